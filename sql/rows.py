@@ -6,8 +6,9 @@ None; `sql/migrations/0001_*` says what each register is. Times are aware dateti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 SENT_BY_WEBHOOK_CLOCK = 0
@@ -104,6 +105,9 @@ class Event(NamedTuple):
     delivery_id: UUID
 
 
+Row: TypeAlias = Thread | Conversation | Message | Reaction | Event
+
+
 class Rows:
     """A batch of rows of all kinds, in any order, with any repetitions."""
 
@@ -116,13 +120,17 @@ class Rows:
         self.reactions: list[Reaction] = []
         self.events: list[Event] = []
 
-    def extend(self, other: Rows) -> None:
-        """Add another batch's rows to this one."""
-        self.threads += other.threads
-        self.conversations += other.conversations
-        self.messages += other.messages
-        self.reactions += other.reactions
-        self.events += other.events
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows of any kinds."""
+        kinds = {
+            Thread: self.threads.append,
+            Conversation: self.conversations.append,
+            Message: self.messages.append,
+            Reaction: self.reactions.append,
+            Event: self.events.append,
+        }
+        for row in rows:
+            kinds[type(row)](row)  # type: ignore[index, arg-type]
 
 
 class Counts(NamedTuple):

@@ -27,8 +27,12 @@ Key: TypeAlias = tuple[str, ...]
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
-async def upsert(connection: Connection, rows: Rows, *, now: datetime | None = None) -> Counts:
+async def upsert(
+    connection: Connection, rows: Rows, *, now: datetime | None = None, expected_since: datetime | None = None
+) -> Counts:
     """Merge `rows` into what is stored, and tell how many messages and events were new, changed or left alone.
+
+    Of the new messages, those sent from `expected_since` on count as repaired: a webhook should have brought them.
 
     Must be called inside a transaction. The result does not depend on the order, repetition or batching of rows.
 
@@ -44,7 +48,7 @@ async def upsert(connection: Connection, rows: Rows, *, now: datetime | None = N
         conversations = [c._replace(psid=persons.get((c.page_id, c.psid), c.psid)) for c in conversations]
         messages = [m._replace(psid=persons.get((m.page_id, m.psid), m.psid)) for m in messages]
     await _upsert_conversations(connection, _all_conversations(conversations, rows, messages), now)
-    counts, touched = await _upsert_messages(connection, messages, batch, now)
+    counts, touched = await _upsert_messages(connection, messages, batch, now, expected_since)
     if rows.reactions:
         await _upsert_reactions(connection, rows.reactions, now)
     if rows.events:
@@ -197,7 +201,7 @@ async def _upsert_conversations(connection: Connection, rows: list[Conversation]
 
 
 async def _upsert_messages(
-    connection: Connection, rows: list[Message], batch: int, now: datetime
+    connection: Connection, rows: list[Message], batch: int, now: datetime, expected_since: datetime | None
 ) -> tuple[Counts, set[tuple[str, str]]]:
     """Merge messages; returns the counts and the conversations whose last message may have changed."""
     touched: set[tuple[str, str]] = set()
@@ -241,9 +245,9 @@ async def _upsert_messages(
             )
             WHERE merge_message(m, excluded) IS DISTINCT FROM m
             RETURNING
-                m.page_id, m.mid, m.psid, m.moved_from, m.thread_id, m.sent_at IS NULL AS is_placeholder,
-                m.seen_batch = $18 AS is_inserted, m.changed_batch = $18 AS is_changed, m.deleted_at IS NOT NULL AS is_deleted,
-                m.graph ? 'reactions' AS has_snapshot
+                m.page_id, m.mid, m.psid, m.moved_from, m.thread_id, m.sent_at,
+                m.seen_batch = $18 AS is_inserted, m.changed_batch = $18 AS is_changed,
+                m.deleted_at IS NOT NULL AS is_deleted, m.graph ? 'reactions' AS has_snapshot
             """,
             *_columns(chunk),
             batch,
@@ -251,13 +255,15 @@ async def _upsert_messages(
         )
         emptied: list[tuple[str, str]] = []
         snapshots: list[tuple[str, str]] = []
-        for page_id, mid, psid, moved_from, thread_id, is_placeholder, *flags in stored:
+        for page_id, mid, psid, moved_from, thread_id, sent_at, *flags in stored:
             is_inserted, is_changed, is_deleted, has_snapshot = flags
-            if is_changed and not is_placeholder:
+            if is_changed and sent_at is not None:
                 touched.add((page_id, psid))
                 if moved_from is not None:
                     touched.add((page_id, moved_from))
                 (inserted if is_inserted else updated).add((page_id, mid))
+                if is_inserted and expected_since is not None and sent_at >= expected_since:
+                    repaired.add((page_id, mid))
             if is_deleted:
                 emptied.append((page_id, mid))
             elif has_snapshot:

@@ -1,0 +1,41 @@
+"""Errors as `application/problem+json` (RFC 9457): one shape for all that this service refuses."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+class ProblemError(Exception):
+    """A request that is refused. `field` names what is wrong in it, where one thing is."""
+
+    def __init__(self, status: int, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.field = status, detail, field
+
+
+class ProblemResponse(JSONResponse):
+    """A problem."""
+
+    media_type = "application/problem+json"
+
+
+def problem(status: int, detail: str, *, field: str | None = None, **headers: str) -> ProblemResponse:
+    """Build the response."""
+    content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    content["detail"] = detail
+    if field is not None:
+        content["field"] = field
+    return ProblemResponse(content, status, headers or None)
+
+
+async def on_problem(_request: Request, error: Exception) -> ProblemResponse:
+    """Answer a `ProblemError`."""
+    if not isinstance(error, ProblemError):
+        raise error
+    return problem(error.status, error.detail, field=error.field)

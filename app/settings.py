@@ -1,0 +1,112 @@
+"""Every setting, read once at the edge from the environment or `.env`, and passed down as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _fernet_keys(value: SecretStr) -> SecretStr:
+    from cryptography.fernet import Fernet
+
+    for key in split_secret(value):
+        try:
+            Fernet(key)
+        except ValueError as error:
+            raise ValueError(
+                "must be Fernet keys, comma-separated: make one with "
+                "`python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"
+            ) from error
+    return value
+
+
+def _not_empty(value: SecretStr) -> SecretStr:
+    if not split_secret(value):
+        raise ValueError("must not be empty")
+    return value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_not_empty)]
+
+
+def split_secret(value: SecretStr) -> list[str]:
+    """Split a comma-separated secret: the current one first."""
+    return [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+
+
+class SettingsError(Exception):
+    """The settings don't allow a start; the text names each variable and what is wrong."""
+
+
+class Settings(BaseSettings):
+    """What an owner sets."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    database_url: SecretStr | None = Field(
+        None, description="Postgres 15 or later; unset: an embedded Postgres in `DATA_DIR`"
+    )
+    data_dir: Path = Field(Path("data"), description="folder of the embedded Postgres")
+    facebook_app_id: str | None = Field(None, description="the app's id; echoes it sent are told apart by it")
+    facebook_app_secret: Secret = Field(
+        description="the app's secret, which signs webhooks; after a change: current, then previous, comma-separated"
+    )
+    facebook_verify_token: Secret = Field(description="the word that you also type into the App Dashboard")
+    graph_api_url: str = Field("https://graph.facebook.com", description="where the Graph API is")
+    graph_api_version: str = Field("v26.0", pattern=r"^v\d+\.\d+$", description="the Graph API's version")
+    ops_api_key: Secret = Field(description="the key for `/api`: `Authorization: Bearer ...`")
+    token_encryption_key: Annotated[Secret, AfterValidator(_fernet_keys)] = Field(
+        description="Fernet keys, comma-separated, that encrypt Page tokens: current first"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    sync_interval_seconds: float = Field(300, gt=0, description="how often each Page is synced")
+    sync_overlap_seconds: int = Field(600, ge=0, description="how far behind its watermark a run re-reads")
+    sync_concurrency: int = Field(32, ge=1, le=1000, description="Pages synced at the same time by one process")
+    graph_calls_per_second_per_page: float = Field(2, gt=0, description="Meta's limit on its Conversations API is 2")
+    graph_lag_seconds: int = Field(
+        60, ge=0, description="how much older than its answer's `Date` the data of a Graph answer may be"
+    )
+    reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
+    journal_retention_days: int = Field(90, ge=1, description="days that raw deliveries are kept")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe line to log")
+
+    @property
+    def app_secrets(self) -> list[str]:
+        """The app's secrets, current first."""
+        return split_secret(self.facebook_app_secret)
+
+    @property
+    def encryption_keys(self) -> list[str]:
+        """Fernet keys, current first."""
+        return split_secret(self.token_encryption_key)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one is missing or wrong; the text names it and what to do.
+
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(error))) from None
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    # the values themselves stay out of the text: several are secrets
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        name = "_".join(map(str, problem["loc"])).upper()
+        if problem["type"] == "missing":
+            field = Settings.model_fields[name.lower()]
+            yield f"{name} is not set: {field.description}"
+        else:
+            yield f"{name}: {problem['msg'].removeprefix('Value error, ')}"

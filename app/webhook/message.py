@@ -1,0 +1,111 @@
+"""A `message` item as rows: the message's original register, its attachments, or its tombstone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sql.attachments import Links, attachment, without_sticker_twins
+from sql.json_values import dumps
+from sql.mids import canonical_mid
+from sql.rows import SENT_BY_WEBHOOK_CLOCK, SENT_ESTIMATED, Conversation, Message, Row
+
+if TYPE_CHECKING:
+    from app.webhook.payload import MessageBody
+    from app.webhook.projection import Context
+
+
+def message_rows(context: Context, message: MessageBody, sides: dict[str, Any]) -> list[Row]:
+    """Return the rows of a message, an echo, a standby copy of either, or an unsend; none when no person is named.
+
+    `sides` is what stood beside the message in its item and tells about it.
+    """
+    if context.psid is None:
+        return []
+    direction = "outbound" if message.is_echo or context.is_from_page else "inbound"
+    mid = canonical_mid(message.mid, context.platform)
+    conversation = Conversation(context.page_id, context.psid, context.platform)
+    day, delivery_id = context.door.day, context.door.id
+    if message.is_deleted:
+        tombstone = Message(
+            context.page_id,
+            mid,
+            context.psid,
+            direction=direction,
+            deleted_at=context.at,
+            deleted_at_is_estimated=context.is_estimated,
+            delivery_day=day,
+            delivery_id=delivery_id,
+        )
+        return [conversation, tombstone]
+    links: Links = {}
+    original = _original(context, message, links)
+    original.update(sides)
+    row = Message(
+        context.page_id,
+        mid,
+        context.psid,
+        direction=direction,
+        sent_at=context.at,
+        sent_at_rank=SENT_ESTIMATED if context.is_estimated else SENT_BY_WEBHOOK_CLOCK,
+        original=dumps(original),
+        links=dumps(links) if links else None,
+        webhook_seen_at=context.door.received_at,
+        delivery_day=day,
+        delivery_id=delivery_id,
+    )
+    return [conversation, row]
+
+
+def _original(context: Context, message: MessageBody, links: Links) -> dict[str, Any]:
+    """The original register: what the message holds, absent fields left out."""
+    original: dict[str, Any] = {}
+    for key, value in (message.model_extra or {}).items():
+        if value is not None and key != "seq":  # `seq` was removed in 2019
+            original[key] = value
+    if message.text is not None:
+        original["text"] = message.text
+    if message.app_id is not None:
+        original["app_id"] = message.app_id
+    if isinstance(message.reply_to, dict):
+        replied = message.reply_to.get("mid")
+        if isinstance(replied, str) and replied:
+            original["reply_to"] = canonical_mid(replied, context.platform)
+        rest = {k: v for k, v in message.reply_to.items() if k != "mid" and v is not None}
+        if rest:
+            original["reply_to_details"] = rest
+    attachments = _attachments(message, links)
+    if attachments:
+        original["attachments"] = attachments
+    return original
+
+
+def _attachments(message: MessageBody, links: Links) -> list[dict[str, Any]]:
+    values = message.attachments if isinstance(message.attachments, list) else []
+    shaped = [_attachment(a, message.sticker_id, links) for a in values if isinstance(a, dict)]
+    return without_sticker_twins(shaped)
+
+
+def _attachment(value: dict[str, Any], message_sticker: str | None, links: Links) -> dict[str, Any]:
+    """Shape one attachment. Fallbacks have carried their link in four places (webhooks reference, 5.1)."""
+    payload = value.get("payload")
+    fields: dict[str, Any] = dict(payload) if isinstance(payload, dict) else {}
+    kind = value.get("type")
+    type_ = kind if isinstance(kind, str) and kind else "unknown"
+    link = _first_text(fields.pop("url", None), value.get("url"), value.get("URL"))
+    title = _first_text(fields.pop("title", None), value.get("title"))
+    sticker_id = fields.pop("sticker_id", None) or (message_sticker if type_ in {"image", "sticker"} else None)
+    if sticker_id is not None and type_ == "image":
+        type_ = "sticker"  # before 2026 a sticker came as an image with a sticker_id
+    extra = {k: v for k, v in fields.items() if v is not None}
+    if payload is not None and not isinstance(payload, dict):
+        extra["payload"] = payload
+    for key, other in value.items():
+        if key not in {"type", "payload", "url", "URL", "title"} and other is not None:
+            extra.setdefault(key, other)
+    return attachment(
+        type_, link, links, title=title, sticker_id=str(sticker_id) if sticker_id is not None else None, extra=extra
+    )
+
+
+def _first_text(*values: object) -> str | None:
+    return next((v for v in values if isinstance(v, str) and v), None)

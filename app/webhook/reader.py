@@ -1,0 +1,47 @@
+"""Read a body: its items turned into rows, each with its place; what can't be read, with the reason."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app.webhook.items import TEST_ID, Misshapen, explode
+from app.webhook.projection import Door, ItemError, project
+from sql.ingest import ItemRows
+from sql.json_values import UnreadableJsonError, loads
+
+
+class Reading(NamedTuple):
+    """What a body holds."""
+
+    items: list[ItemRows]
+    dead_letters: list[tuple[str, str]]
+    kinds: list[str]
+    unknown: list[str]
+    tests: int
+
+
+def read_body(body: bytes, door: Door) -> Reading:
+    """Turn a body into rows, item by item; one that can't be read never costs its neighbours. Never raises."""
+    reading = Reading([], [], [], [], 0)
+    try:
+        payload = loads(body)
+    except UnreadableJsonError as error:
+        reading.dead_letters.append(("", str(error)))
+        return reading
+    tests = 0
+    for item in explode(payload):
+        if isinstance(item, Misshapen):
+            reading.dead_letters.append((item.path, item.reason))
+            continue
+        if item.page_id == TEST_ID:
+            tests += 1
+            continue
+        try:
+            projected = project(item, door)
+        except ItemError as error:
+            reading.dead_letters.append((item.path, str(error)))
+            continue
+        reading.items.append(ItemRows(item.path, projected.rows))
+        reading.kinds.extend(projected.kinds)
+        reading.unknown.extend(projected.unknown)
+    return reading._replace(tests=tests)

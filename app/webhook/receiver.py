@@ -1,0 +1,196 @@
+"""`/webhook`: Meta's handshake, and the door by which every delivery comes in.
+
+A plain ASGI endpoint: under load, what a framework adds to each request costs more than the work itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import random
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from starlette.datastructures import QueryParams
+from starlette.responses import PlainTextResponse
+
+from app import metrics
+from app.problems import problem
+from app.webhook.group_commit import NotDurableError
+from app.webhook.projection import Door
+from app.webhook.reader import read_body
+from app.webhook.signature import HEADER, matching_secret
+from sql.ingest import Ingest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from app.webhook.group_commit import GroupCommit
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY = 4 * 2**20  # bodies over 300 KB were seen (nyaruka/courier PR 508); Meta documents no limit
+BODY_WITHIN_SECONDS = 10.0
+RETRY_AFTER_SECONDS = b"5"
+_HEADER = HEADER.encode()
+_OK = b"EVENT_RECEIVED"
+_OK_START: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(_OK)).encode())],
+}
+_OK_BODY: Message = {"type": "http.response.body", "body": _OK}
+_KNOWN_UNKNOWNS = 100  # keys that get a metric of their own: a stranger must not be able to make many
+
+
+class BodyTooLargeError(Exception):
+    """The body is larger than any delivery of Facebook's."""
+
+
+class Receiver:
+    """The endpoint. `secrets` are the app's, current first; without any, nothing is let in."""
+
+    def __init__(self, group_commit: GroupCommit, *, secrets: Sequence[str], verify_tokens: Sequence[str]) -> None:
+        self._group_commit = group_commit
+        self._secrets = [secret.encode() for secret in secrets]
+        self._verify_tokens = [token.encode() for token in verify_tokens]
+        self._random = random.SystemRandom().getrandbits(64)
+        self._count = 0
+        self._unknown: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] == "POST":
+            await self._post(scope, receive, send)
+        else:
+            await self._handshake(QueryParams(scope["query_string"]))(scope, receive, send)
+
+    def _handshake(self, query: QueryParams) -> PlainTextResponse:
+        """Answer Meta's verification: the challenge, and only to who knows the token."""
+        mode, token, challenge = (query.get(f"hub.{name}") for name in ("mode", "verify_token", "challenge"))
+        if mode is None or token is None or challenge is None:
+            return PlainTextResponse("hub.mode, hub.verify_token and hub.challenge are needed", 400)
+        given = token.encode("utf-8", "surrogatepass")
+        known = [hmac.compare_digest(given, t) for t in self._verify_tokens]
+        if mode != "subscribe" or not any(known):
+            return PlainTextResponse("hub.verify_token does not match", 403)
+        return PlainTextResponse(challenge)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
+        length = signature = None
+        for name, value in scope["headers"]:
+            if name == _HEADER:
+                signature = value
+            elif name == b"content-length":
+                length = value
+        try:
+            if length is not None and int(length) > MAX_BODY:
+                raise BodyTooLargeError
+            body = await self._read(receive)
+        except BodyTooLargeError:
+            log.error("delivery_too_large", bytes=int(length or 0), limit=MAX_BODY)
+            await self._refuse(scope, receive, send, 413, "too_large", f"a delivery has at most {MAX_BODY} bytes")
+            return
+        except TimeoutError:
+            await self._refuse(scope, receive, send, 408, "slow", "the body took too long")
+            return
+        if body is None:
+            return
+        which = matching_secret(body, signature, self._secrets)
+        if which is None:
+            log.warning("delivery_not_signed", bytes=len(body), signature="wrong" if signature else "missing")
+            await self._refuse(scope, receive, send, 403, "not_signed", "the signature is missing or wrong")
+            return
+        if which > 0:
+            metrics.DELIVERIES.labels("previous_secret").inc()
+        try:
+            await self._group_commit.commit(self._ingest(body), began=began)
+        except NotDurableError as error:
+            log.error("delivery_not_durable", bytes=len(body), reason=str(error))
+            await self._refuse(scope, receive, send, 503, "not_durable", "could not be stored now: send it again")
+            return
+        _ACKNOWLEDGED.inc()
+        await send(_OK_START)
+        await send(_OK_BODY)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Read the body; None when the client went away."""
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            return None
+        if not message.get("more_body", False):
+            if len(body) > MAX_BODY:
+                raise BodyTooLargeError
+            return body
+        chunks, size = [body], len(body)
+        async with asyncio.timeout(BODY_WITHIN_SECONDS):
+            while message.get("more_body", False):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > MAX_BODY:
+                    raise BodyTooLargeError
+        return b"".join(chunks)
+
+    def _ingest(self, body: bytes) -> Ingest:
+        """Give the delivery its identity and turn its items into rows."""
+        received_at = datetime.now(UTC)
+        door = Door(received_at, received_at.date(), self._new_id(received_at))
+        reading = read_body(body, door)
+        for kind in reading.kinds:
+            _count_item(kind)
+        if reading.unknown:
+            self._report_unknown(reading.unknown)
+        if reading.dead_letters:
+            metrics.DEAD_LETTERS.inc(len(reading.dead_letters))
+            log.warning("dead_letters", delivery=str(door.id), letters=[r for _, r in reading.dead_letters[:5]])
+        return Ingest(door.day, door.id, received_at, body, reading.items, reading.dead_letters, reading.tests)
+
+    def _new_id(self, received_at: datetime) -> UUID:
+        """Make an id that sorts by time: neighbours in the journal's index, unique across processes."""
+        self._count += 1
+        tail = (self._random + self._count * 0x9E3779B97F4A7C15) & (2**64 - 1)
+        ms = int(received_at.timestamp() * 1000)
+        number = (ms << 80) | (7 << 76) | ((self._count & 0xFFF) << 64) | (tail >> 2) | (2 << 62)
+        return UUID(int=number)
+
+    def _report_unknown(self, keys: Sequence[str]) -> None:
+        """Count keys that this version does not know, and say so at first sight of each."""
+        for key in keys:
+            name = key[:60]
+            if name not in self._unknown:
+                if len(self._unknown) >= _KNOWN_UNKNOWNS:
+                    name = "other"
+                else:
+                    self._unknown.add(name)
+                    log.warning("unknown_item", key=name, advice="kept raw as an event; a later version can replay it")
+            metrics.UNKNOWN_ITEMS.labels(name).inc()
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: int, outcome: str, detail: str) -> None:
+        metrics.DELIVERIES.labels(outcome).inc()
+        response = problem(status, detail)
+        if status == 503:
+            response.headers["retry-after"] = RETRY_AFTER_SECONDS.decode()
+        if status in {408, 413}:
+            response.headers["connection"] = "close"  # the rest of the body was not read
+        await response(scope, receive, send)
+
+
+_ACKNOWLEDGED = metrics.DELIVERIES.labels("acknowledged")
+_ITEM_COUNTERS: dict[str, metrics.Counter] = {}
+
+
+def _count_item(kind: str) -> None:
+    counter = _ITEM_COUNTERS.get(kind)
+    if counter is None:
+        counter = _ITEM_COUNTERS[kind] = metrics.ITEMS.labels(kind)
+    counter.inc()

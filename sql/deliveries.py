@@ -1,0 +1,136 @@
+"""The journal of deliveries: `webhook_deliveries`, its partitions, and what is read back from it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from sql.rows import Delivery
+    from sql.upsert import Connection
+
+DAYS_AHEAD = 7
+ROWS_PER_STATEMENT = 500
+_LOCK = 7_226_831_904_114
+
+
+async def journal_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Append deliveries; one that is there already (by its identity) is left as it is."""
+    for start in range(0, len(deliveries), ROWS_PER_STATEMENT):
+        await connection.execute(
+            """
+            INSERT INTO webhook_deliveries (day, id, received_at, body, state, items, dead_letters)
+            SELECT n.day, n.id, n.received_at, n.body, n.state, n.items, n.dead_letters::jsonb
+            FROM unnest(
+                $1::date[], $2::uuid[], $3::timestamptz[], $4::bytea[], $5::text[], $6::integer[], $7::text[]
+            ) AS n (day, id, received_at, body, state, items, dead_letters)
+            ON CONFLICT (day, id) DO NOTHING
+            """,
+            *zip(*deliveries[start : start + ROWS_PER_STATEMENT], strict=True),
+        )
+
+
+async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
+    """Set what a replay made of deliveries that are in the journal."""
+    await connection.execute(
+        """
+        UPDATE webhook_deliveries AS d
+        SET state = n.state, items = n.items, dead_letters = n.dead_letters::jsonb, replayed_at = $6
+        FROM unnest($1::date[], $2::uuid[], $3::text[], $4::integer[], $5::text[])
+            AS n (day, id, state, items, dead_letters)
+        WHERE d.day = n.day AND d.id = n.id
+        """,
+        [d.day for d in deliveries],
+        [d.id for d in deliveries],
+        [d.state for d in deliveries],
+        [d.items for d in deliveries],
+        [d.dead_letters for d in deliveries],
+        now,
+    )
+
+
+class JournalFilter(NamedTuple):
+    """Which deliveries: all where nothing is given."""
+
+    only_dead: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    ids: tuple[UUID, ...] | None = None
+
+
+async def read_deliveries(
+    connection: Connection, which: JournalFilter, *, limit: int, after: tuple[datetime, UUID] | None = None
+) -> list[asyncpg.Record]:
+    """Read deliveries with their bodies, oldest first, up to `limit`, from just after (received_at, id)."""
+    return await connection.fetch(
+        """
+        SELECT d.day, d.id, d.received_at, d.body, d.state, d.items, d.dead_letters, d.replayed_at
+        FROM webhook_deliveries AS d
+        WHERE (NOT $1 OR d.state IN ('partial', 'dead'))
+        AND ($2::timestamptz IS NULL OR (d.received_at >= $2 AND d.day >= ($2 AT TIME ZONE 'UTC')::date))
+        AND ($3::timestamptz IS NULL OR (d.received_at < $3 AND d.day <= ($3 AT TIME ZONE 'UTC')::date))
+        AND ($4::uuid[] IS NULL OR d.id = ANY($4))
+        AND ($5::timestamptz IS NULL OR (d.received_at, d.id) > ($5, $6::uuid))
+        ORDER BY d.received_at, d.id
+        LIMIT $7
+        """,
+        which.only_dead,
+        which.since,
+        which.until,
+        list(which.ids) if which.ids is not None else None,
+        after[0] if after else None,
+        after[1] if after else None,
+        limit,
+    )
+
+
+async def all_deliveries(
+    connection: Connection, which: JournalFilter, *, chunk: int = 200
+) -> AsyncIterator[list[asyncpg.Record]]:
+    """Read every delivery of a filter, a chunk at a time."""
+    after = None
+    while rows := await read_deliveries(connection, which, limit=chunk, after=after):
+        after = (rows[-1]["received_at"], rows[-1]["id"])
+        yield rows
+
+
+async def ensure_partitions(connection: Connection, days: Iterable[date]) -> None:
+    """Make the journal's partitions for these days where they are missing."""
+    async with connection.transaction():
+        # two processes that start at once would otherwise both create it and one would fail
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        for day in sorted(set(days)):
+            await connection.execute(
+                f"""
+                CREATE TABLE IF NOT EXISTS webhook_deliveries_{day:%Y%m%d} PARTITION OF webhook_deliveries
+                FOR VALUES FROM ('{day.isoformat()}') TO ('{(day + timedelta(days=1)).isoformat()}')
+                """
+            )
+
+
+async def drop_partitions_before(connection: Connection, first_kept: date) -> list[date]:
+    """Drop the journal's partitions of days before `first_kept`; returns the days dropped."""
+    rows = await connection.fetch(
+        """
+        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'webhook_deliveries'::regclass ORDER BY c.relname
+        """
+    )
+    dropped = []
+    for (name,) in rows:
+        day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC).date()
+        if day < first_kept:
+            await connection.execute(f"DROP TABLE {name}")
+            dropped.append(day)
+    return dropped
+
+
+async def keep_journal(connection: Connection, *, today: date, retention_days: int) -> list[date]:
+    """Make the coming days' partitions, and drop those past retention; returns the days dropped."""
+    await ensure_partitions(connection, (today + timedelta(days=n) for n in range(-1, DAYS_AHEAD + 1)))
+    return await drop_partitions_before(connection, today - timedelta(days=retention_days))

@@ -1,0 +1,49 @@
+"""The errors of this folder, and what a refusal of Postgres means for the group that was refused.
+
+    SqlError
+    ├── MigrationError      the schema can't be brought to what this version needs; the start stops
+    └── StaleLease          another worker holds the Page now: roll back and stop
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import asyncpg
+from asyncpg.exceptions import _base as asyncpg_base
+
+
+class SqlError(Exception):
+    """The database layer can't do what was asked."""
+
+
+class MigrationError(SqlError):
+    """The schema can't be brought to what this version needs."""
+
+
+class StaleLease(SqlError):  # noqa: N818 - it is a fact about the lease, named as such
+    """Another worker holds this Page now; nothing of this step was stored."""
+
+
+class Refusal(Enum):
+    """What to do with a group of writes that Postgres refused."""
+
+    RETRY = "retry the whole group"
+    SPLIT = "look for the bad item"
+    UNAVAILABLE = "Postgres can't take it now"
+
+
+_RETRY = {"40P01", "40001", "55P03"}  # deadlock, serialization failure, lock not available
+_SPLIT = {"21", "22", "23", "54"}  # cardinality, data, integrity, program limit: this data, not this moment
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """Sort an error of a write by its SQLSTATE; what is not known to be the data's fault never drops data."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        if state in _RETRY:
+            return Refusal.RETRY
+        return Refusal.SPLIT if state[:2] in _SPLIT else Refusal.UNAVAILABLE
+    if isinstance(error, (asyncpg_base.DataError, UnicodeError, OverflowError)):
+        return Refusal.SPLIT  # a value that could not even be put on the wire
+    return Refusal.UNAVAILABLE

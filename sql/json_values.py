@@ -1,0 +1,123 @@
+"""JSON from outside, read so that Postgres can hold every value of it.
+
+Postgres' text and jsonb refuse NUL characters and lone surrogates; orjson refuses lone surrogates, numbers past a
+double, NaN and great depth. None of that may cost a message, so what is unusual is read once more with care:
+
+- NUL, lone surrogates and U+001A itself become U+001A and four hex digits: `escape`, undone by `unescape`;
+- numbers that a double or a 64-bit integer can't hold become their text;
+- what is nested deeper than 64 becomes the text of its JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 64
+_ESCAPE = "\x1a"
+_REFUSED = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+# what the fast reading would let through and Postgres refuse, or would read inexactly
+_NEEDS_CARE = re.compile(rb"\\u00(?:00|1[aA])|[:,\[]\s*-?\d{19,}")
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_INT64 = 2**63
+
+
+class UnreadableJsonError(ValueError):
+    """These bytes are not JSON."""
+
+
+def loads(body: bytes) -> Any:
+    """Read JSON into values that Postgres can hold.
+
+    Raises:
+        UnreadableJsonError: the bytes are not JSON at all; its text says where, and quotes nothing.
+
+    """
+    if _NEEDS_CARE.search(body) is None and body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
+    return _loads_with_care(body)
+
+
+def escape(text: str) -> str:
+    """Replace what Postgres refuses in text; reversible."""
+    return _REFUSED.sub(lambda m: f"{_ESCAPE}{ord(m[0]):04x}", text) if _REFUSED.search(text) else text
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`."""
+    return _ESCAPED.sub(lambda m: chr(int(m[1], 16)), text)
+
+
+def dumps(value: Any) -> str:
+    """Write JSON text for a jsonb value."""
+    return orjson.dumps(value).decode()
+
+
+def canonical(value: Any) -> bytes:
+    """Write a value so that equal ones are equal bytes: keys sorted, numbers as text."""
+    return orjson.dumps(_numbers_as_text(value), option=orjson.OPT_SORT_KEYS)
+
+
+def _numbers_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers_as_text(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers_as_text(v) for v in value]
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _loads_with_care(body: bytes) -> Any:
+    text = _without_depth(body.decode("utf-8", "surrogateescape"))
+    try:
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise UnreadableJsonError(f"not JSON: {reason}") from None
+    return _escaped(value)
+
+
+def _integer(digits: str) -> int | str:
+    if len(digits) > 20:
+        return digits
+    value = int(digits)
+    return value if -_INT64 <= value < _INT64 else digits
+
+
+def _float(digits: str) -> float | str:
+    value = float(digits)
+    return value if abs(value) != float("inf") else digits
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, dict):
+        return {escape(key): _escaped(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_escaped(v) for v in value]
+    return value
+
+
+def _without_depth(text: str) -> str:
+    """Turn what is nested too deep into strings that hold its JSON."""
+    pieces: list[str] = []
+    depth = done = start = 0
+    for token in _TOKEN.finditer(text):
+        character = token[0]
+        if character in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                start = token.start()
+        elif character in "]}":
+            if depth == MAX_DEPTH + 1:
+                pieces += (text[done:start], json.dumps(text[start : token.end()]))
+                done = token.end()
+            depth -= 1
+    return "".join((*pieces, text[done:]))
