@@ -1,0 +1,40 @@
+"""Page tokens at rest: Fernet, with several keys so that they can be changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class TokenUnreadableError(Exception):
+    """A stored token can't be decrypted with any of the keys in TOKEN_ENCRYPTION_KEY: add the key it was stored with."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+class TokenBox:
+    """Encrypts with the first key, decrypts with any."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def seal(self, token: str) -> str:
+        """Encrypt a token for the database."""
+        return self._fernet.encrypt(token.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Decrypt a token of the database.
+
+        Raises:
+            TokenUnreadableError: none of the keys fits.
+
+        """
+        try:
+            return self._fernet.decrypt(sealed.encode()).decode()
+        except InvalidToken:
+            raise TokenUnreadableError from None
