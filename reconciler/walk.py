@@ -28,8 +28,17 @@ import structlog
 from pydantic import ValidationError
 
 from reconciler.graph.client import Answer, next_cursor
-from reconciler.graph.errors import AccessDenied, BadAnswer, FieldRefused, GraphError, NotFound, RateLimited, TokenDead
-from reconciler.graph.errors import GraphUnavailable, TooHeavy
+from reconciler.graph.errors import (
+    AccessDenied,
+    BadAnswer,
+    FieldRefused,
+    GraphError,
+    GraphUnavailable,
+    NotFound,
+    RateLimited,
+    TokenDead,
+    TooHeavy,
+)
 from reconciler.graph.payload import ConversationNode, MessageNode
 from reconciler.graph.rows import conversation_row, message_row, person_of, thread_row
 from sql.pages import drop_field

@@ -1,8 +1,8 @@
 """The errors of this folder, and what a refusal of Postgres means for the group that was refused.
 
-    SqlError
-    ├── MigrationError      the schema can't be brought to what this version needs; the start stops
-    └── StaleLease          another worker holds the Page now: roll back and stop
+SqlError
+├── MigrationError      the schema can't be brought to what this version needs; the start stops
+└── StaleLease          another worker holds the Page now: roll back and stop
 """
 
 from __future__ import annotations
