@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 DELIVERIES = Counter("mirror_deliveries", "POSTs to /webhook by outcome", ["outcome"])
 ITEMS = Counter("mirror_items", "Items of deliveries by kind", ["kind"])
 UNKNOWN_ITEMS = Counter("mirror_unknown_items", "Items that hold a key this version does not know", ["key"])
 DEAD_LETTERS = Counter("mirror_dead_letters", "Items that could not be turned into rows")
-GROUP_SIZE = Histogram("mirror_group_size", "Deliveries per transaction", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
+GROUP_SIZE = Histogram("mirror_group_size", "Deliveries per transaction", buckets=_SIZES)
 COMMIT_SECONDS = Histogram("mirror_commit_seconds", "Time of one group's transaction", buckets=_FAST)
 GROUPS_FAILED = Counter("mirror_groups_failed", "Groups that Postgres did not commit")
 QUEUE_BYTES = Gauge("mirror_queue_bytes", "Bytes of bodies that wait for a transaction")

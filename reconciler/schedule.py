@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +12,7 @@ from sql.sync_runs import enqueue_due
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import timedelta
 
     from reconciler.worker import Worker
     from sql.pool import Pool

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokenUnreadableError(Exception):
-    """A stored token can't be decrypted with any of the keys in TOKEN_ENCRYPTION_KEY: add the key it was stored with."""
+    """A stored token fits none of the keys in TOKEN_ENCRYPTION_KEY: add the key it was stored with."""
 
     def __init__(self) -> None:
         super().__init__(self.__doc__)

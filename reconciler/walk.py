@@ -344,9 +344,7 @@ class Walk:
             rows.conversations.append(conversation_row(page_id, node, psid, answer.observed_at))
         asked = self._asks_reactions and "reactions" not in self._dropped
         rows.messages += [
-            message_row(
-                page_id, thread_id, psid, m, observed_at=answer.observed_at, now=now, asked_reactions=asked
-            )
+            message_row(page_id, thread_id, psid, m, observed_at=answer.observed_at, now=now, asked_reactions=asked)
             for m in messages
         ]
 

@@ -129,16 +129,12 @@ class Worker:
             except TokenUnreadableError as unreadable:
                 error = str(unreadable)
             else:
-                walk = Walk(
-                    self._pool, self._client, run=run, page=page, token=token, overlap=self._pace.overlap
-                )
+                walk = Walk(self._pool, self._client, run=run, page=page, token=token, overlap=self._pace.overlap)
                 walk.start_counting()
                 state, error = await self._outcome(run, walk)
                 calls = walk.calls_not_reported()
         async with self._pool.acquire() as connection:
-            await finish_run(
-                connection, run, state, error=error, api_calls=calls, next_in=self._pace.interval
-            )
+            await finish_run(connection, run, state, error=error, api_calls=calls, next_in=self._pace.interval)
         self._on_end(run.kind, state)
         log.info("run_ended", state=state, error=error)
 

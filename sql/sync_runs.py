@@ -156,7 +156,9 @@ async def claim_run(connection: Connection, holder: str) -> Run | None:
             SELECT r.id, p.page_id FROM sync_runs AS r JOIN facebook_pages AS p ON p.page_id = r.page_id
             WHERE r.state IN ('queued', 'running') AND (p.lease_until IS NULL OR p.lease_until < now())
             ORDER BY
-                (r.state = 'running') DESC, array_position(ARRAY['incremental', 'full', 'backfill', 'audit'], r.kind), r.id
+                (r.state = 'running') DESC,
+                array_position(ARRAY['incremental', 'full', 'backfill', 'audit'], r.kind),
+                r.id
             LIMIT 1
             FOR UPDATE OF p SKIP LOCKED
         ),
@@ -344,9 +346,7 @@ async def list_runs(
 
 async def runs_of_backfill(connection: Connection, backfill_id: UUID) -> list[asyncpg.Record]:
     """The runs of one backfill, by Page."""
-    return await connection.fetch(
-        f"SELECT {SHOWN} FROM sync_runs WHERE backfill_id = $1 ORDER BY page_id", backfill_id
-    )
+    return await connection.fetch(f"SELECT {SHOWN} FROM sync_runs WHERE backfill_id = $1 ORDER BY page_id", backfill_id)
 
 
 async def list_backfills(connection: Connection, *, limit: int) -> list[asyncpg.Record]:

@@ -126,7 +126,7 @@ class GraphClient:
 
     def _compare_version(self, served: str | None) -> None:
         """Warn once when Graph serves another version than asked for: an expired one is replaced silently."""
-        if served and served != self._version and served != self._other_version:
+        if served and served not in (self._version, self._other_version):
             self._other_version = served
             log.warning("graph_version_differs", asked=self._version, served=served)
 

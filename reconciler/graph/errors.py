@@ -64,38 +64,35 @@ class BadAnswer(GraphError):  # noqa: N818
 
 
 _FIELD = re.compile(r"nonexisting field \((\w+)\)")
-_TOKEN_CODES = {102, 190}
-_RATE_CODES = {4, 17, 32, 613, 80001, 80002, 80006}
-_TEMPORARY_CODES = {-3, 1, 2, 99}
+_BY_CODE: dict[int, type[GraphError]] = {
+    **dict.fromkeys((-3, 1, 2, 99), GraphUnavailable),
+    **dict.fromkeys((10, 104, 368, *range(200, 300)), AccessDenied),
+    **dict.fromkeys((100, 230, 551, 803), NotFound),
+    **dict.fromkeys((4, 17, 32, 613, 80001, 80002, 80006), RateLimited),
+    **dict.fromkeys((102, 190), TokenDead),
+}
 
 
 def error_of(status: int, body: Any) -> GraphError:
     """Turn an answer that is not a success into its type. The text names codes and Meta's message, never a token."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        kind = GraphUnavailable if status >= 500 or status == 429 else BadAnswer
-        return kind(f"HTTP {status} without a readable error")
+        unreadable = GraphUnavailable if status >= 500 or status == 429 else BadAnswer
+        return unreadable(f"HTTP {status} without a readable error")
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
     message = str(error.get("message") or "")[:300]
     text = f"Graph error {code}{f'/{subcode}' if subcode else ''} (HTTP {status}): {message}"
-    if code in _TOKEN_CODES:
-        return TokenDead(text, code=code, subcode=subcode)
-    if code in _RATE_CODES or status == 429:
-        return RateLimited(text, code=code, subcode=subcode)
-    if code == 1 and "reduce the amount of data" in message:
-        return TooHeavy(text, code=code, subcode=subcode)
-    if code in _TEMPORARY_CODES or error.get("is_transient") is True or status >= 500:
-        return GraphUnavailable(text, code=code, subcode=subcode)
-    if code == 100:
+    kind = _BY_CODE.get(code, BadAnswer) if code is not None else BadAnswer
+    if status == 429:
+        kind = RateLimited
+    elif code == 1 and "reduce the amount of data" in message:
+        kind = TooHeavy
+    elif code == 100 and "nonexisting field" in message:
         named = _FIELD.search(message)
-        if named or "nonexisting field" in message:
-            return FieldRefused(text, named[1] if named else None)
-        return NotFound(text, code=code, subcode=subcode)
-    if code in {10, 104, 368} or (code is not None and 200 <= code < 300 and code != 230):
-        return AccessDenied(text, code=code, subcode=subcode)
-    if code in {230, 551, 803}:
-        return NotFound(text, code=code, subcode=subcode)
-    return BadAnswer(text, code=code, subcode=subcode)
+        return FieldRefused(text, named[1] if named else None)
+    elif kind not in {TokenDead, RateLimited} and (error.get("is_transient") is True or status >= 500):
+        kind = GraphUnavailable
+    return kind(text, code=code, subcode=subcode)
 
 
 def _number(value: object) -> int | None:

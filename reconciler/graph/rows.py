@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reconciler.graph.payload import ConversationNode, MessageNode
 from sql.attachments import Links, attachment
 from sql.json_values import dumps
 from sql.mids import canonical_mid
 from sql.rows import SENT_BY_GRAPH_CLOCK, SENT_UNKNOWN, Conversation, Message, Thread
+
+if TYPE_CHECKING:
+    from reconciler.graph.payload import ConversationNode, MessageNode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -153,9 +155,8 @@ def _reactions(edge: object) -> list[list[str]]:
     for reaction in _data(edge):
         users = reaction.get("users")
         name, emoji = _emoji_or_name(str(reaction.get("reaction") or ""))
-        for user in users if isinstance(users, list) else _data(users):
-            if isinstance(user, dict) and user.get("id"):
-                found.append([str(user["id"]), name, emoji])
+        listed = users if isinstance(users, list) else _data(users)
+        found += [[str(user["id"]), name, emoji] for user in listed if isinstance(user, dict) and user.get("id")]
     return sorted({user[0]: user for user in sorted(found)}.values())
 
 
