@@ -1,8 +1,8 @@
 """Attachments in the one shape that both doors store, and their links, whose signatures expire.
 
-An attachment is `{type, url, mime_type, name, size, title, sticker_id, graph_id, extra}`, absent keys left out. Facebook
-signs the links of media anew at every read (`oe` in the query is the expiry, hex seconds). So what is stored with the
-attachment is the link without its signature, and the signed one stands beside it, in the register
+An attachment is `{type, url, mime_type, name, size, title, sticker_id, graph_id, extra}`, absent keys left out.
+Facebook signs the links of media anew at every read (`oe` in the query is the expiry, hex seconds). So what is stored
+with the attachment is the link without its signature, and the signed one stands beside it, in the register
 `{unsigned: [expires_ms, signed, expires_iso]}`: a link that differs only in its signature is no change.
 """
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from uuid import UUID
-
-    import asyncpg
 
     from sql.rows import Delivery
     from sql.upsert import Connection
 
 DAYS_AHEAD = 7
 ROWS_PER_STATEMENT = 500
+DROP_WAITS_MS = 200
 _LOCK = 7_226_831_904_114
 
 
 async def journal_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """Append deliveries; one that is there already (by its identity) is left as it is."""
-    for start in range(0, len(deliveries), ROWS_PER_STATEMENT):
+    ordered = sorted(deliveries, key=itemgetter(0, 1))  # writers of the same deliveries must meet in one order
+    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
         await connection.execute(
             """
             INSERT INTO webhook_deliveries (day, id, received_at, body, state, items, dead_letters)
@@ -31,7 +34,7 @@ async def journal_deliveries(connection: Connection, deliveries: Sequence[Delive
             ) AS n (day, id, received_at, body, state, items, dead_letters)
             ON CONFLICT (day, id) DO NOTHING
             """,
-            *zip(*deliveries[start : start + ROWS_PER_STATEMENT], strict=True),
+            *zip(*ordered[start : start + ROWS_PER_STATEMENT], strict=True),
         )
 
 
@@ -63,28 +66,50 @@ class JournalFilter(NamedTuple):
     ids: tuple[UUID, ...] | None = None
 
 
+# of `which` as its parameters $1 to $4; the day says which partitions to look into
+_CHOSEN = """
+    (NOT $1 OR d.state IN ('partial', 'dead'))
+    AND ($2::timestamptz IS NULL OR (d.received_at >= $2 AND d.day >= ($2 AT TIME ZONE 'UTC')::date))
+    AND ($3::timestamptz IS NULL OR (d.received_at < $3 AND d.day <= ($3 AT TIME ZONE 'UTC')::date))
+    AND ($4::uuid[] IS NULL OR d.id = ANY($4))
+"""
+
+
 async def read_deliveries(
     connection: Connection, which: JournalFilter, *, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> list[asyncpg.Record]:
     """Read deliveries with their bodies, oldest first, up to `limit`, from just after (received_at, id)."""
     return await connection.fetch(
-        """
+        f"""
         SELECT d.day, d.id, d.received_at, d.body, d.state, d.items, d.dead_letters, d.replayed_at
         FROM webhook_deliveries AS d
-        WHERE (NOT $1 OR d.state IN ('partial', 'dead'))
-        AND ($2::timestamptz IS NULL OR (d.received_at >= $2 AND d.day >= ($2 AT TIME ZONE 'UTC')::date))
-        AND ($3::timestamptz IS NULL OR (d.received_at < $3 AND d.day <= ($3 AT TIME ZONE 'UTC')::date))
-        AND ($4::uuid[] IS NULL OR d.id = ANY($4))
+        WHERE {_CHOSEN}
         AND ($5::timestamptz IS NULL OR (d.received_at, d.id) > ($5, $6::uuid))
         ORDER BY d.received_at, d.id
         LIMIT $7
         """,
-        which.only_dead,
-        which.since,
-        which.until,
-        list(which.ids) if which.ids is not None else None,
-        after[0] if after else None,
-        after[1] if after else None,
+        *which,
+        *(after or (None, None)),
+        limit,
+    )
+
+
+async def list_deliveries(
+    connection: Connection, which: JournalFilter, *, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[asyncpg.Record]:
+    """Read deliveries without their bodies, newest first, up to `limit`, from just before (received_at, id)."""
+    return await connection.fetch(
+        f"""
+        SELECT
+            d.id, d.received_at, d.state, d.items, d.dead_letters, d.replayed_at, octet_length(d.body) AS bytes
+        FROM webhook_deliveries AS d
+        WHERE {_CHOSEN}
+        AND ($5::timestamptz IS NULL OR (d.received_at, d.id) < ($5, $6::uuid))
+        ORDER BY d.received_at DESC, d.id DESC
+        LIMIT $7
+        """,
+        *which,
+        *(before or (None, None)),
         limit,
     )
 
@@ -100,33 +125,57 @@ async def all_deliveries(
 
 
 async def ensure_partitions(connection: Connection, days: Iterable[date]) -> None:
-    """Make the journal's partitions for these days where they are missing."""
+    """Make the journal's partitions for these days where they are missing.
+
+    Waits for nobody who reads or writes the journal, and nobody for it: attaching takes a lock that a CREATE TABLE ...
+    PARTITION OF would not be content with. Where nothing is missing it needs no right to create tables.
+    """
+    wanted = set(days)
+    if wanted <= (await _partitions(connection)).keys():
+        return
     async with connection.transaction():
         # two processes that start at once would otherwise both create it and one would fail
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for day in sorted(set(days)):
+        for day in sorted(wanted - (await _partitions(connection)).keys()):
             await connection.execute(
                 f"""
-                CREATE TABLE IF NOT EXISTS webhook_deliveries_{day:%Y%m%d} PARTITION OF webhook_deliveries
+                CREATE TABLE webhook_deliveries_{day:%Y%m%d} (LIKE webhook_deliveries INCLUDING ALL);
+                ALTER TABLE webhook_deliveries ATTACH PARTITION webhook_deliveries_{day:%Y%m%d}
                 FOR VALUES FROM ('{day.isoformat()}') TO ('{(day + timedelta(days=1)).isoformat()}')
                 """
             )
 
 
-async def drop_partitions_before(connection: Connection, first_kept: date) -> list[date]:
-    """Drop the journal's partitions of days before `first_kept`; returns the days dropped."""
+async def _partitions(connection: Connection) -> dict[date, str]:
+    """Return the journal's partitions of one day each: {day: table}."""
     rows = await connection.fetch(
         """
-        SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'webhook_deliveries'::regclass ORDER BY c.relname
+        SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day, c.oid::regclass::text AS name
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'webhook_deliveries'::regclass AND c.relname ~ '^webhook_deliveries_[0-9]{8}$'
+        ORDER BY day
         """
     )
+    return {r["day"]: r["name"] for r in rows}
+
+
+async def drop_partitions_before(connection: Connection, first_kept: date) -> list[date]:
+    """Drop the journal's partitions of days before `first_kept`; returns the days dropped.
+
+    A drop locks the whole journal, and while it waits for a long reader every webhook would wait behind it: so it
+    gives up soon, and what is left is for the next time.
+    """
     dropped = []
-    for (name,) in rows:
-        day = datetime.strptime(name.rpartition("_")[2], "%Y%m%d").replace(tzinfo=UTC).date()
-        if day < first_kept:
-            await connection.execute(f"DROP TABLE {name}")
-            dropped.append(day)
+    for day, name in (await _partitions(connection)).items():
+        if day >= first_kept:
+            break
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {DROP_WAITS_MS}")
+                await connection.execute(f"DROP TABLE IF EXISTS {name}")  # another process may have been faster
+        except asyncpg.LockNotAvailableError:
+            break
+        dropped.append(day)
     return dropped
 
 

@@ -41,9 +41,14 @@ def refusal_of(error: BaseException) -> Refusal:
     """Sort an error of a write by its SQLSTATE; what is not known to be the data's fault never drops data."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
-        if state in _RETRY:
+        if state in _RETRY or _is_partition_missing(error):
             return Refusal.RETRY
         return Refusal.SPLIT if state[:2] in _SPLIT else Refusal.UNAVAILABLE
     if isinstance(error, (asyncpg_base.DataError, UnicodeError, OverflowError)):
         return Refusal.SPLIT  # a value that could not even be put on the wire
     return Refusal.UNAVAILABLE
+
+
+def _is_partition_missing(error: asyncpg.PostgresError) -> bool:
+    # "no partition of relation found for row" comes as a violated CHECK, of no constraint's name
+    return isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RETRIES = 8
+UNDO_WITHIN_SECONDS = 1.0
 
 
 class ItemRows(NamedTuple):
@@ -52,10 +53,12 @@ class Ingest(NamedTuple):
     def delivery(self) -> Delivery:
         """The journal's row."""
         dead = self.dead_letters
-        if dead:
-            state = "partial" if self.items else "dead"
+        if self.items:
+            state = "partial" if dead else "stored"
+        elif dead:
+            state = "dead"
         else:
-            state = "test" if self.tests and not self.items else "stored"
+            state = "test" if self.tests else "stored"
         letters = dumps([{"path": path, "reason": reason} for path, reason in dead]) if dead else None
         total = len(self.items) + len(dead) + self.tests
         return Delivery(self.day, self.id, self.received_at, self.body, state, total, letters)
@@ -72,88 +75,117 @@ class Ingestor:
     async def write(self, group: Sequence[Ingest]) -> Counts:
         """Store a group durably; what only Postgres finds bad becomes a dead letter, its neighbours are stored.
 
+        Cancelled, it ends within about a second, even if the server stands still.
+
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: Postgres can't take it now; nothing
                 is lost as long as the caller keeps the group. Part of it may be stored: writing it again is harmless.
 
         """
-        for attempt in range(RETRIES):
+        try:
+            return await self._committed(group, [item.rows for delivery in group for item in delivery.items])
+        except Exception as error:
+            if refusal_of(error) is not Refusal.SPLIT:
+                raise
+            if len(group) == 1:
+                return await self._write_items(group[0], error)
+            return await self._write_halves(group)
+
+    async def _write_halves(self, group: Sequence[Ingest]) -> Counts:
+        """Halve the group until the bad delivery stands alone."""
+        middle = len(group) // 2
+        counts, refused = Counts(), None
+        for half in (group[:middle], group[middle:]):
             try:
-                return await self._write_once(group)
+                counts += await self.write(half)
             except Exception as error:
-                refusal = refusal_of(error)
-                if refusal is Refusal.SPLIT:
-                    return await self._split(group, error)
-                if refusal is Refusal.UNAVAILABLE or attempt == RETRIES - 1:
+                if refusal_of(error) is not Refusal.SPLIT:
                     raise
-                log.info("ingest_retried", reason=type(error).__name__, attempt=attempt + 1)
-                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, no secret
-        raise AssertionError  # the last attempt returns or raises
+                refused = error  # a delivery that not even the journal takes: after its neighbours
+        if refused is not None:
+            raise refused
+        return counts
 
-    async def _write_once(self, group: Sequence[Ingest]) -> Counts:
-        rows = Rows()
-        for delivery in group:
-            for item in delivery.items:
-                rows.add(item.rows)
-        async with self._pool.acquire() as connection:
-            await self._make_partitions(connection, group)
-            async with connection.transaction():
-                await self._journal(connection, [delivery.delivery() for delivery in group])
-                return await upsert(connection, rows)
-
-    async def _make_partitions(self, connection: Connection, group: Sequence[Ingest]) -> None:
-        missing = {delivery.day for delivery in group} - self._days
-        if missing:
-            await ensure_partitions(connection, missing)
-            self._days |= missing
-
-    async def _journal(self, connection: Connection, deliveries: list[Delivery]) -> None:
-        if self._replaying:
-            await mark_replayed(connection, deliveries, datetime.now(UTC))
-        else:
-            await journal_deliveries(connection, deliveries)
-
-    async def _split(self, group: Sequence[Ingest], error: Exception) -> Counts:
-        """Halve the group, then the delivery, until the bad item stands alone."""
-        if len(group) > 1:
-            middle = len(group) // 2
-            return await self.write(group[:middle]) + await self.write(group[middle:])
-        (delivery,) = group
+    async def _write_items(self, delivery: Ingest, error: Exception) -> Counts:
+        """Store a delivery's good items, each half in a transaction of its own, then the journal's row about it."""
         if not delivery.items:
             raise error
         good: list[ItemRows] = []
         bad: list[tuple[str, str]] = []
-        await self._try_items(delivery.items, good, bad)
-        if not bad:  # refused together though each was taken: nothing of it can be trusted to pass
-            good, bad = [], [(item.path, _reason(error)) for item in delivery.items]
+        counts = await self._store_items(delivery.items, good, bad)
         for path, reason in bad:
             log.warning("item_refused", delivery=str(delivery.id), path=path, reason=reason)
-        return await self.write([delivery._replace(items=good, dead_letters=[*delivery.dead_letters, *bad])])
+        await self._committed([delivery._replace(items=good, dead_letters=[*delivery.dead_letters, *bad])], [])
+        return counts
 
-    async def _try_items(self, items: list[ItemRows], good: list[ItemRows], bad: list[tuple[str, str]]) -> None:
-        """Sort items into those that Postgres takes and those that it refuses."""
-        rows = Rows()
-        for item in items:
-            rows.add(item.rows)
+    async def _store_items(self, items: list[ItemRows], good: list[ItemRows], bad: list[tuple[str, str]]) -> Counts:
+        """Store the items that Postgres takes, and sort them from those that it refuses."""
         try:
-            async with self._pool.acquire() as connection:
-                transaction = connection.transaction()
-                await transaction.start()
-                try:
-                    await upsert(connection, rows)
-                finally:
-                    await transaction.rollback()
+            counts = await self._committed([], [item.rows for item in items])
         except Exception as error:
             if refusal_of(error) is not Refusal.SPLIT:
                 raise
             if len(items) == 1:
                 bad.append((items[0].path, _reason(error)))
-                return
-            middle = len(items) // 2
-            await self._try_items(items[:middle], good, bad)
-            await self._try_items(items[middle:], good, bad)
+                return Counts()
         else:
             good += items
+            return counts
+        middle = len(items) // 2
+        counts = await self._store_items(items[:middle], good, bad)
+        return counts + await self._store_items(items[middle:], good, bad)
+
+    async def _committed(self, journaled: Sequence[Ingest], items: Sequence[list[Row]]) -> Counts:
+        """Commit journal rows and items' rows in one transaction, anew where only the moment was bad."""
+        deliveries = [delivery.delivery() for delivery in journaled]
+        rows = Rows()
+        for item in items:
+            rows.add(item)
+        for attempt in range(RETRIES):
+            try:
+                return await self._transaction(deliveries, rows)
+            except Exception as error:
+                if refusal_of(error) is not Refusal.RETRY or attempt == RETRIES - 1:
+                    raise
+                self._days.clear()  # a day's partition may be what was missing
+                log.info("ingest_retried", reason=type(error).__name__, attempt=attempt + 1)
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, no secret
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _transaction(self, deliveries: list[Delivery], rows: Rows) -> Counts:
+        async with self._pool.acquire() as connection:
+            work = asyncio.create_task(self._write_once(connection, deliveries, rows))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Rolling back waits for the server's word, without end where the server stands still. The caller's
+                # time is up: what can't be undone quickly is dropped with its connection.
+                work.add_done_callback(_ignore_outcome)
+                work.cancel()
+                try:
+                    await asyncio.wait({work}, timeout=UNDO_WITHIN_SECONDS)
+                finally:
+                    if not work.done():
+                        connection.terminate()
+                raise
+
+    async def _write_once(self, connection: Connection, deliveries: list[Delivery], rows: Rows) -> Counts:
+        if self._replaying:
+            async with connection.transaction():
+                await mark_replayed(connection, deliveries, datetime.now(UTC))
+                return await upsert(connection, rows)
+        missing = {delivery.day for delivery in deliveries} - self._days
+        if missing:
+            await ensure_partitions(connection, missing)
+            self._days |= missing
+        async with connection.transaction():
+            await journal_deliveries(connection, deliveries)
+            return await upsert(connection, rows)
+
+
+def _ignore_outcome(work: asyncio.Task[Counts]) -> None:
+    if not work.cancelled():
+        work.exception()
 
 
 def _reason(error: Exception) -> str:

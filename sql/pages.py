@@ -80,25 +80,23 @@ async def read_page(connection: Connection, page_id: str) -> Page | None:
     return Page(*row) if row else None
 
 
-async def remove_page(connection: Connection, page_id: str, *, now: datetime) -> bool:
+async def remove_page(connection: Connection, page_id: str) -> bool:
     """Forget a Page's token and stop syncing it; what was mirrored stays. Returns whether there was one."""
     async with connection.transaction():
         done = await connection.execute(
             """
             UPDATE facebook_pages
-            SET state = 'removed', state_reason = 'removed by its owner', token_encrypted = NULL, updated_at = $2
+            SET state = 'removed', state_reason = 'removed by its owner', token_encrypted = NULL, updated_at = now()
             WHERE page_id = $1 AND state <> 'removed'
             """,
             page_id,
-            now,
         )
         await connection.execute(
             """
-            UPDATE sync_runs SET state = 'cancelled', finished_at = $2, error = 'the Page was removed'
+            UPDATE sync_runs SET state = 'cancelled', finished_at = now(), error = 'the Page was removed'
             WHERE page_id = $1 AND state IN ('queued', 'running')
             """,
             page_id,
-            now,
         )
     return bool(done != "UPDATE 0")
 

@@ -6,10 +6,12 @@ None; `sql/migrations/0001_*` says what each register is. Times are aware dateti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, datetime
-from typing import NamedTuple, TypeAlias
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import date, datetime
+    from uuid import UUID
 
 SENT_BY_WEBHOOK_CLOCK = 0
 SENT_BY_GRAPH_CLOCK = 1
@@ -122,7 +124,7 @@ class Rows:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows of any kinds."""
-        kinds = {
+        kinds: dict[type, Callable[[Any], None]] = {
             Thread: self.threads.append,
             Conversation: self.conversations.append,
             Message: self.messages.append,
@@ -130,7 +132,7 @@ class Rows:
             Event: self.events.append,
         }
         for row in rows:
-            kinds[type(row)](row)  # type: ignore[index, arg-type]
+            kinds[type(row)](row)
 
 
 class Counts(NamedTuple):
@@ -141,7 +143,7 @@ class Counts(NamedTuple):
     unchanged: int = 0
     repaired: int = 0
 
-    def __add__(self, other: object) -> Counts:  # type: ignore[override]
+    def __add__(self, other: object) -> Counts:
         """Add field by field."""
         if not isinstance(other, Counts):
             return NotImplemented

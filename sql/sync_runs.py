@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LEASE = timedelta(seconds=60)
 SHOWN = """
-    id, page_id, kind, state, since, until, backfill_id, requested_by, conversations, messages, inserted, repaired,
+    id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
     api_calls, failed_conversations, order_violated, requested_at, started_at, finished_at, error
 """
 # a queued run of these kinds does what was asked for too
@@ -87,17 +87,22 @@ async def enqueue_run(
         run_id = await connection.fetchval(
             """
             WITH joined AS (
-                SELECT r.id FROM sync_runs AS r
-                WHERE r.page_id = $1 AND r.state = 'queued' AND r.kind = ANY($7::text[])
-                AND (
-                    $4::timestamptz IS NULL
-                    OR (r.since <= $4 AND COALESCE(r.until, 'infinity') >= COALESCE($5::timestamptz, 'infinity'))
+                UPDATE sync_runs AS r SET backfill_ids = array_remove(r.backfill_ids || $6::uuid, NULL)
+                WHERE r.id = (
+                    SELECT q.id FROM sync_runs AS q
+                    WHERE q.page_id = $1 AND q.state = 'queued' AND q.kind = ANY($7::text[])
+                    AND (
+                        $4::timestamptz IS NULL
+                        OR (q.since <= $4 AND COALESCE(q.until, 'infinity') >= COALESCE($5::timestamptz, 'infinity'))
+                    )
+                    ORDER BY q.id LIMIT 1
                 )
-                ORDER BY r.id LIMIT 1
+                AND r.state = 'queued'
+                RETURNING r.id
             ),
             inserted AS (
-                INSERT INTO sync_runs (page_id, kind, requested_by, since, until, backfill_id)
-                SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT FROM joined)
+                INSERT INTO sync_runs (page_id, kind, requested_by, since, until, backfill_ids)
+                SELECT $1, $2, $3, $4, $5, array_remove(ARRAY[$6::uuid], NULL) WHERE NOT EXISTS (SELECT FROM joined)
                 ON CONFLICT DO NOTHING
                 RETURNING id
             )
@@ -308,7 +313,7 @@ async def release_page(connection: Connection, run: Run) -> None:
 
 
 async def cancel_runs(connection: Connection, run_ids: Sequence[int]) -> int:
-    """Cancel runs that have not ended; a running one stops at its next step. Returns how many."""
+    """Cancel runs that have not ended; a running one stops at its next step. Returns how many were cancelled."""
     done = await connection.execute(
         """
         UPDATE sync_runs SET state = 'cancelled', finished_at = now(), error = 'cancelled by an operator'
@@ -340,27 +345,5 @@ async def list_runs(
         page_id,
         state,
         before,
-        limit,
-    )
-
-
-async def runs_of_backfill(connection: Connection, backfill_id: UUID) -> list[asyncpg.Record]:
-    """The runs of one backfill, by Page."""
-    return await connection.fetch(f"SELECT {SHOWN} FROM sync_runs WHERE backfill_id = $1 ORDER BY page_id", backfill_id)
-
-
-async def list_backfills(connection: Connection, *, limit: int) -> list[asyncpg.Record]:
-    """Backfills with their progress, newest first."""
-    return await connection.fetch(
-        """
-        SELECT
-            backfill_id AS id, min(since) AS since, max(until) AS until, min(requested_at) AS requested_at,
-            count(*) AS pages,
-            count(*) FILTER (WHERE state IN ('succeeded', 'failed', 'cancelled')) AS pages_ended,
-            count(*) FILTER (WHERE state = 'failed') AS pages_failed,
-            sum(conversations) AS conversations, sum(messages) AS messages, sum(inserted) AS inserted
-        FROM sync_runs WHERE backfill_id IS NOT NULL
-        GROUP BY backfill_id ORDER BY min(requested_at) DESC LIMIT $1
-        """,
         limit,
     )

@@ -9,15 +9,17 @@ in one place, the database's functions, and in no second form here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from random import getrandbits
-from typing import Any, TypeAlias, TypeVar
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sql.rekey import rekey
 from sql.rows import Conversation, Counts, Event, Message, Reaction, Rows, Thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import asyncpg
 
 CONVERSATIONS_PER_STATEMENT = 100
 ROWS_PER_STATEMENT = 500

@@ -134,6 +134,17 @@ CREATE TABLE facebook_pages (
 CREATE INDEX facebook_pages_by_last_synced_at ON facebook_pages (last_synced_at);
 CREATE INDEX facebook_pages_due ON facebook_pages (next_sync_at) WHERE state = 'active';
 
+CREATE TABLE backfills (
+    id uuid PRIMARY KEY,
+    since timestamptz NOT NULL,
+    until timestamptz, -- NULL: no end
+    page_ids text[] NOT NULL,
+    requested_by text NOT NULL CHECK (requested_by IN ('api', 'cli')),
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (until IS NULL OR since < until)
+);
+CREATE INDEX backfills_by_time ON backfills (requested_at DESC, id);
+
 CREATE TABLE sync_runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     page_id text COLLATE "C" NOT NULL REFERENCES facebook_pages,
@@ -141,7 +152,7 @@ CREATE TABLE sync_runs (
     state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
     since timestamptz, -- NULL but for a backfill
     until timestamptz, -- NULL: a backfill with no end
-    backfill_id uuid, -- NULL unless asked for as part of one backfill of several Pages
+    backfill_ids uuid[] NOT NULL DEFAULT '{}', -- the backfills it works for; a later one may join while it is queued
     requested_by text NOT NULL CHECK (requested_by IN ('schedule', 'api', 'cli')),
     holder text, -- NULL until claimed
     term bigint, -- NULL until claimed
@@ -168,7 +179,7 @@ CREATE UNIQUE INDEX sync_runs_one_queued ON sync_runs (
     page_id, kind, COALESCE(since, '-infinity'), COALESCE(until, 'infinity')
 ) WHERE state = 'queued';
 CREATE UNIQUE INDEX sync_runs_one_running ON sync_runs (page_id) WHERE state = 'running';
-CREATE INDEX sync_runs_by_backfill ON sync_runs (backfill_id) WHERE backfill_id IS NOT NULL;
+CREATE INDEX sync_runs_by_backfill ON sync_runs USING gin (backfill_ids);
 CREATE INDEX sync_runs_by_page ON sync_runs (page_id, id DESC);
 
 CREATE TABLE tags (
@@ -205,7 +216,8 @@ CREATE TABLE conversations (
     updated_at timestamptz NOT NULL,
     PRIMARY KEY (page_id, psid)
 ); -- grows with a Page's traffic
-CREATE INDEX conversations_by_activity ON conversations (page_id, last_message_at DESC NULLS LAST, psid DESC);
+CREATE INDEX conversations_by_activity ON conversations (page_id, last_message_at DESC, psid DESC)
+WHERE last_message_at IS NOT NULL;
 
 CREATE TABLE conversation_threads (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
