@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -11,7 +11,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sql.sync_runs import enqueue_due
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import timedelta
 
     from reconciler.worker import Worker
@@ -22,8 +22,16 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 2.0
 
 
+class Job(NamedTuple):
+    """Something to do again and again."""
+
+    name: str
+    run_once: Callable[[], Awaitable[object]]
+    every_seconds: float
+
+
 class Schedule:
-    """What the job does each time it fires."""
+    """What is done each time the job fires."""
 
     def __init__(self, pool: Pool, worker: Worker, *, interval: timedelta) -> None:
         self._pool, self._worker, self._interval = pool, worker, interval
@@ -34,22 +42,28 @@ class Schedule:
             queued = await enqueue_due(connection, every=self._interval)
         return {"queued": queued, "started": await self._worker.wake()}
 
-    async def _tick(self) -> None:
-        try:
-            await self.run_once()
-        except Exception as error:  # noqa: BLE001 - the next tick tries again, whatever it was
-            log.warning("schedule_tick_failed", reason=type(error).__name__)
+    def job(self) -> Job:
+        """The job to schedule."""
+        return Job("sync", self.run_once, min(TICK_SECONDS, self._interval.total_seconds()))
 
 
 @asynccontextmanager
-async def scheduled(schedule: Schedule) -> AsyncIterator[None]:
-    """Fire the job every few seconds while the context is open."""
+async def scheduled(jobs: Sequence[Job]) -> AsyncIterator[None]:
+    """Fire each job at its interval while the context is open; one that fails is reported and fires again."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
-    scheduler.add_job(schedule._tick, "interval", seconds=TICK_SECONDS)  # noqa: SLF001 - the one who fires it
+    for job in jobs:
+        scheduler.add_job(_fire, "interval", args=[job], seconds=job.every_seconds, id=job.name)
     scheduler.start()
     try:
         yield
     finally:
         scheduler.shutdown(wait=False)
+
+
+async def _fire(job: Job) -> None:
+    try:
+        await job.run_once()
+    except Exception as error:  # noqa: BLE001 - it fires again, whatever it was
+        log.warning("job_failed", job=job.name, reason=f"{type(error).__name__}: {error}")
