@@ -5,10 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import structlog
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+log = structlog.get_logger(__name__)
 
 
 class ProblemError(Exception):
@@ -39,3 +43,16 @@ async def on_problem(_request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, ProblemError):
         raise error
     return problem(error.status, error.detail, field=error.field)
+
+
+async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:
+    """Answer what the router refuses: an unknown path, a wrong method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return problem(error.status_code, error.detail, **dict(error.headers or {}))
+
+
+async def on_failure(_request: Request, error: Exception) -> ProblemResponse:
+    """Answer what nobody foresaw: the log has it, the client learns nothing of it."""
+    log.error("request_failed", exc_info=error)
+    return problem(500, "this request failed; the log of the service says why")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,8 +44,8 @@ class SettingsError(Exception):
     """The settings don't allow a start; the text names each variable and what is wrong."""
 
 
-class Settings(BaseSettings):
-    """What an owner sets."""
+class DatabaseSettings(BaseSettings):
+    """What it takes to reach the database; enough for commands that only need that."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -53,7 +53,15 @@ class Settings(BaseSettings):
         None, description="Postgres 15 or later; unset: an embedded Postgres in `DATA_DIR`"
     )
     data_dir: Path = Field(Path("data"), description="folder of the embedded Postgres")
-    facebook_app_id: str | None = Field(None, description="the app's id; echoes it sent are told apart by it")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe line to log")
+
+
+class Settings(DatabaseSettings):
+    """What an owner sets."""
+
+    facebook_app_id: str | None = Field(
+        None, description="the app's id; `pages check` looks for it among a Page's subscribed apps"
+    )
     facebook_app_secret: Secret = Field(
         description="the app's secret, which signs webhooks; after a change: current, then previous, comma-separated"
     )
@@ -75,7 +83,6 @@ class Settings(BaseSettings):
     )
     reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
     journal_retention_days: int = Field(90, ge=1, description="days that raw deliveries are kept")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe line to log")
 
     @property
     def app_secrets(self) -> list[str]:
@@ -83,12 +90,25 @@ class Settings(BaseSettings):
         return split_secret(self.facebook_app_secret)
 
     @property
+    def verify_tokens(self) -> list[str]:
+        """Words that the handshake accepts."""
+        return split_secret(self.facebook_verify_token)
+
+    @property
+    def api_keys(self) -> list[str]:
+        """Keys that `/api` accepts, current first."""
+        return split_secret(self.ops_api_key)
+
+    @property
     def encryption_keys(self) -> list[str]:
         """Fernet keys, current first."""
         return split_secret(self.token_encryption_key)
 
 
-def load_settings(**overrides: Any) -> Settings:
+AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
+
+
+def load_settings(kind: type[AnySettings], **overrides: Any) -> AnySettings:
     """Read the settings.
 
     Raises:
@@ -96,7 +116,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(error))) from None
 

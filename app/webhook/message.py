@@ -58,10 +58,8 @@ def message_rows(context: Context, message: MessageBody, sides: dict[str, Any]) 
 
 def _original(context: Context, message: MessageBody, links: Links) -> dict[str, Any]:
     """The original register: what the message holds, absent fields left out."""
-    original: dict[str, Any] = {}
-    for key, value in (message.model_extra or {}).items():
-        if value is not None and key != "seq":  # `seq` was removed in 2019
-            original[key] = value
+    # `seq` was removed in 2019
+    original = {k: v for k, v in (message.model_extra or {}).items() if v is not None and k != "seq"}
     if message.text is not None:
         original["text"] = message.text
     if message.app_id is not None:

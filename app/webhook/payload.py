@@ -44,7 +44,7 @@ Text = Annotated[str | None, BeforeValidator(lambda v: v or None)]  # empty text
 
 
 def _is_true(value: object) -> bool:
-    return value is True or value == "true" or value == 1
+    return isinstance(value, (int, str)) and value in {True, "true"}
 
 
 Flag = Annotated[bool, BeforeValidator(_is_true)]

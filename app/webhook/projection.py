@@ -6,7 +6,6 @@ an order, or a referral and a lead. All that follows is a function of the item a
 
 from __future__ import annotations
 
-from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from sql.mids import canonical_mid
 from sql.rows import Conversation, Event, Message, Reaction, Row
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
     from uuid import UUID
 
     from app.webhook.items import RawItem
@@ -187,7 +186,10 @@ def _reason(error: ValidationError) -> str:
 
 
 def _context(raw: RawItem, item: Item, door: Door) -> Context:
-    """Work out who and when. Labels are not to be trusted (doc samples swap them): the person is whoever is not the Page."""
+    """Work out who and when.
+
+    Labels are not to be trusted (doc samples swap them): the person is whoever is not the Page.
+    """
     sender = item.sender.id if item.sender else None
     recipient = item.recipient.id if item.recipient else None
     psid = next((party for party in (sender, recipient) if party is not None and party != raw.page_id), None)

@@ -28,6 +28,7 @@ from sql.ingest import Ingest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prometheus_client import Counter
     from starlette.types import Message, Receive, Scope, Send
 
     from app.webhook.group_commit import GroupCommit
@@ -186,7 +187,7 @@ class Receiver:
 
 
 _ACKNOWLEDGED = metrics.DELIVERIES.labels("acknowledged")
-_ITEM_COUNTERS: dict[str, metrics.Counter] = {}
+_ITEM_COUNTERS: dict[str, Counter] = {}
 
 
 def _count_item(kind: str) -> None:

@@ -1,0 +1,68 @@
+"""Add a Page: what its owner did not say is read from Graph with the token itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from reconciler.graph.errors import AccessDenied, GraphError, GraphUnavailable, RateLimited, TokenDead
+from sql.pages import put_page
+
+if TYPE_CHECKING:
+    from reconciler.graph.client import GraphClient
+    from reconciler.tokens import TokenBox
+    from sql.upsert import Connection
+
+
+class PageRefusedError(Exception):
+    """The Page can't be added; the text says why and what to do."""
+
+    def __init__(self, message: str, field: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.field, self.is_temporary = field, is_temporary
+
+
+async def add_page(
+    connection: Connection,
+    graph: GraphClient,
+    tokens: TokenBox,
+    access_token: str,
+    *,
+    page_id: str | None = None,
+    name: str | None = None,
+) -> tuple[str, bool]:
+    """Store a Page and its token, encrypted; returns its id and whether it is new.
+
+    With a Page's token, Graph's `/me` is the Page (Graph sheet, section 5). It is asked when the id or the name is
+    missing; with both given, nothing is asked, so that Pages can be added while Graph is away.
+
+    Raises:
+        PageRefusedError: Graph refuses the token, can't be asked, or says that it is another Page's.
+
+    """
+    if page_id is None or name is None:
+        found_id, found_name = await _ask(graph, access_token)
+        if page_id is not None and page_id != found_id:
+            raise PageRefusedError(f"this token is of Page {found_id}, not of {page_id}", "page_id")
+        page_id, name = found_id, name or found_name
+    is_new = await put_page(connection, page_id, tokens.seal(access_token), name, now=datetime.now(UTC))
+    return page_id, is_new
+
+
+async def _ask(graph: GraphClient, access_token: str) -> tuple[str, str | None]:
+    try:
+        answer = await graph.get(access_token, "me", "me", {"fields": "id,name"})
+    except (TokenDead, AccessDenied) as error:
+        raise PageRefusedError(f"Graph refuses this token: {error}", "access_token") from None
+    except (GraphUnavailable, RateLimited) as error:
+        raise PageRefusedError(
+            f"Graph can't be asked now ({error}): try again, or give page_id and name",
+            "access_token",
+            is_temporary=True,
+        ) from None
+    except GraphError as error:
+        raise PageRefusedError(f"Graph does not show a Page for this token: {error}", "access_token") from None
+    page_id, name = answer.data.get("id"), answer.data.get("name")
+    if not isinstance(page_id, str) or not page_id:
+        raise PageRefusedError("Graph does not show a Page for this token: its answer has no id", "access_token")
+    return page_id, name if isinstance(name, str) and name else None

@@ -1,0 +1,98 @@
+"""`/api/backfills`: an operator's request to read a window of the past again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID, uuid4
+
+from pydantic import Field, model_validator
+from starlette.routing import Route
+
+from app.api.wire import Id, Instant, Json, Limit, Shape, read_json, read_query
+from app.problems import ProblemError
+from sql.backfills import cancel_backfill, create_backfill, list_backfills, runs_of_backfill, show_backfill
+from sql.pages import list_pages
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sql.pool import Pool
+
+
+class _Body(Shape):
+    page_ids: list[Id] | None = Field(None, min_length=1)
+    all: bool = False
+    since: Instant
+    until: Instant | None = None
+
+    @model_validator(mode="after")
+    def _is_clear(self) -> Self:
+        if self.all == (self.page_ids is not None):
+            raise ValueError("name the Pages in page_ids, or set all to true")
+        if self.until is not None and self.until <= self.since:
+            raise ValueError("until must be later than since")
+        return self
+
+
+class _Query(Shape):
+    limit: Limit = 50
+
+
+async def create(request: Request) -> Response:
+    """Queue a run per Page: 202 and where to look."""
+    body = await read_json(request, _Body)
+    backfill_id = uuid4()
+    async with request.state.pool.acquire() as connection:
+        known = {page["page_id"]: page["state"] for page in await list_pages(connection)}
+        page_ids = sorted(set(body.page_ids or [p for p, state in known.items() if state == "active"]))
+        unknown = [page_id for page_id in page_ids if page_id not in known]
+        if unknown:
+            raise ProblemError(404, f"no such Pages: {', '.join(unknown[:10])}", field="page_ids")
+        if not page_ids:
+            raise ProblemError(422, "there is no active Page: add one with POST /api/pages", field="all")
+        await create_backfill(connection, backfill_id, page_ids, since=body.since, until=body.until, requested_by="api")
+    if request.state.worker is not None:
+        await request.state.worker.wake()
+    address = f"{request.scope.get('root_path', '')}/backfills/{backfill_id}"
+    return Json(await _show(request.state.pool, backfill_id), 202, headers={"location": address})
+
+
+async def index(request: Request) -> Response:
+    """Backfills, newest first."""
+    query = read_query(request, _Query)
+    async with request.state.pool.acquire() as connection:
+        return Json({"data": await list_backfills(connection, limit=query.limit)})
+
+
+async def show(request: Request) -> Response:
+    """One backfill's progress, with its runs."""
+    return Json(await _show(request.state.pool, request.path_params["backfill_id"]))
+
+
+async def cancel(request: Request) -> Response:
+    """Cancel what has not ended of a backfill; what it stored stays."""
+    backfill_id = request.path_params["backfill_id"]
+    await _show(request.state.pool, backfill_id)
+    async with request.state.pool.acquire() as connection:
+        await cancel_backfill(connection, backfill_id)
+    return Json(await _show(request.state.pool, backfill_id))
+
+
+async def _show(pool: Pool, backfill_id: UUID) -> dict[str, Any]:
+    async with pool.acquire() as connection:
+        row = await show_backfill(connection, backfill_id)
+        if row is None:
+            raise ProblemError(404, f"no backfill {backfill_id}")
+        return {**row, "runs": await runs_of_backfill(connection, backfill_id)}
+
+
+def routes() -> list[Route]:
+    """The routes of this module."""
+    one = "/backfills/{backfill_id:uuid}"
+    return [
+        Route("/backfills", create, methods=["POST"]),
+        Route("/backfills", index),
+        Route(one, show),
+        Route(one, cancel, methods=["DELETE"]),
+    ]

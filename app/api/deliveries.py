@@ -1,0 +1,72 @@
+"""`/api/deliveries`: the journal, its dead letters, and their replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+from starlette.routing import Route
+
+from app.api.wire import Instant, Json, Limit, Shape, cursor_time, from_cursor, page_of, read_json, read_query
+from app.problems import ProblemError
+from app.replay import replay
+from sql.deliveries import JournalFilter, list_deliveries
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class _Query(Shape):
+    state: Literal["dead"] | None = None
+    since: Instant | None = None
+    until: Instant | None = None
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class _ReplayBody(Shape):
+    state: Literal["dead"] | None = None
+    ids: list[UUID] | None = Field(None, min_length=1, max_length=1000)
+    since: Instant | None = None
+    until: Instant | None = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.state is None and self.ids is None and self.since is None and self.until is None:
+            raise ValueError('say what to replay: {"state": "dead"}, ids, or a time range in since and until')
+        return self
+
+
+async def index(request: Request) -> Response:
+    """Deliveries, newest first, without their bodies; `state=dead` for those with dead letters."""
+    query = read_query(request, _Query)
+    before = None
+    if query.cursor is not None:
+        at, delivery_id = from_cursor(query.cursor, 2)
+        try:
+            before = (cursor_time(at), UUID(str(delivery_id)))
+        except ValueError:
+            raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
+    which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
+    async with request.state.pool.acquire() as connection:
+        rows = await list_deliveries(connection, which, limit=query.limit + 1, before=before)
+    return Json(page_of(rows, query.limit, "received_at", "id"))
+
+
+async def start_replay(request: Request) -> Response:
+    """Replay dead letters, deliveries by id, or a time range; answers when it is done."""
+    body = await read_json(request, _ReplayBody)
+    which = JournalFilter(
+        only_dead=body.state == "dead",
+        since=body.since,
+        until=body.until,
+        ids=tuple(body.ids) if body.ids is not None else None,
+    )
+    return Json((await replay(request.state.pool, which))._asdict())
+
+
+def routes() -> list[Route]:
+    """The routes of this module."""
+    return [Route("/deliveries", index), Route("/deliveries/replay", start_replay, methods=["POST"])]

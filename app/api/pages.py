@@ -1,0 +1,74 @@
+"""`/api/pages`: which Pages are mirrored. Tokens go in, never out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, SecretStr
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.adding import PageRefusedError, add_page
+from app.api.wire import Id, Json, Shape, read_json
+from app.problems import ProblemError
+from sql.pages import list_pages, remove_page, show_page
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+class _Body(Shape):
+    access_token: Annotated[SecretStr, Field(min_length=1, max_length=2000)]
+    page_id: Id | None = None
+    name: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] | None = None
+
+
+async def index(request: Request) -> Response:
+    """Every Page."""
+    async with request.state.pool.acquire() as connection:
+        return Json({"data": await list_pages(connection)})
+
+
+async def create(request: Request) -> Response:
+    """Add a Page, or give a known one a new token: 201 when it is new, else 200."""
+    body = await read_json(request, _Body)
+    state = request.state
+    token = body.access_token.get_secret_value()
+    try:
+        async with state.pool.acquire() as connection:
+            page_id, is_new = await add_page(
+                connection, state.graph, state.tokens, token, page_id=body.page_id, name=body.name
+            )
+            row = await show_page(connection, page_id)
+    except PageRefusedError as error:
+        raise ProblemError(502 if error.is_temporary else 422, str(error), field=error.field) from None
+    return Json(row, 201 if is_new else 200)
+
+
+async def show(request: Request) -> Response:
+    """One Page."""
+    page_id = request.path_params["page_id"]
+    async with request.state.pool.acquire() as connection:
+        row = await show_page(connection, page_id)
+    if row is None:
+        raise ProblemError(404, f"no Page {page_id}")
+    return Json(row)
+
+
+async def remove(request: Request) -> Response:
+    """Forget a Page's token and stop syncing it; what was mirrored stays."""
+    page_id = request.path_params["page_id"]
+    async with request.state.pool.acquire() as connection:
+        if not await remove_page(connection, page_id):
+            raise ProblemError(404, f"no Page {page_id}")
+    return Response(status_code=204)
+
+
+def routes() -> list[Route]:
+    """The routes of this module."""
+    return [
+        Route("/pages", index),
+        Route("/pages", create, methods=["POST"]),
+        Route("/pages/{page_id}", show),
+        Route("/pages/{page_id}", remove, methods=["DELETE"]),
+    ]

@@ -1,0 +1,54 @@
+"""`/api/runs`: sync runs, past and present."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from starlette.routing import Route
+
+from app.api.wire import Id, Json, Limit, Shape, from_cursor, page_of, read_query
+from app.problems import ProblemError
+from sql.sync_runs import list_runs, show_runs
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+_MAX_ID = 2**63 - 1
+
+
+class _Query(Shape):
+    page_id: Id | None = None
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+async def index(request: Request) -> Response:
+    """Runs, newest first."""
+    query = read_query(request, _Query)
+    before = None
+    if query.cursor is not None:
+        (before,) = from_cursor(query.cursor, 1)
+        if not isinstance(before, int) or not 0 <= before <= _MAX_ID:
+            raise ProblemError(422, "cursor: not one that this API gave", field="cursor")
+    async with request.state.pool.acquire() as connection:
+        rows = await list_runs(
+            connection, page_id=query.page_id, state=query.state, before=before, limit=query.limit + 1
+        )
+    return Json(page_of(rows, query.limit, "id"))
+
+
+async def show(request: Request) -> Response:
+    """One run."""
+    run_id = request.path_params["run_id"]
+    async with request.state.pool.acquire() as connection:
+        rows = await show_runs(connection, [run_id]) if run_id <= _MAX_ID else []
+    if not rows:
+        raise ProblemError(404, f"no run {run_id}")
+    return Json(rows[0])
+
+
+def routes() -> list[Route]:
+    """The routes of this module."""
+    return [Route("/runs", index), Route("/runs/{run_id:int}", show)]

@@ -1,0 +1,139 @@
+"""`/api/conversations/sync` and its kin: ask for sync runs, and wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from pydantic import Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.routing import Route
+
+from app.api.wire import Id, Json, Shape, read_json, read_query
+from app.problems import ProblemError
+from sql.pages import list_pages, show_page
+from sql.sync_runs import enqueue_run, show_runs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import asyncpg
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from sql.pool import Pool
+
+LOOK_EVERY_SECONDS = 0.25
+ENDED = {"succeeded", "failed", "cancelled"}
+Mode = Literal["incremental", "full"]
+WaitSeconds = Annotated[float, Field(ge=0, le=300)]
+
+
+class _SyncBody(Shape):
+    page_id: Id
+    mode: Mode = "incremental"
+    wait_seconds: WaitSeconds = 0
+
+
+class _SyncAllBody(Shape):
+    mode: Mode = "incremental"
+    wait_seconds: WaitSeconds = 0
+
+
+class _StreamQuery(Shape):
+    page_id: Id
+    mode: Mode = "incremental"
+
+
+async def sync(request: Request) -> Response:
+    """Sync one Page: 200 and the finished run, or 202 and where to look."""
+    body = await read_json(request, _SyncBody)
+    run_id = await _enqueue(request, body.page_id, body.mode)
+    (run,) = await _wait(request.state.pool, [run_id], body.wait_seconds)
+    if run["state"] in ENDED:
+        return Json(run)
+    return Json(run, 202, headers={"location": _address(request, run_id)})
+
+
+async def sync_all(request: Request) -> Response:
+    """Sync every Page in parallel: one run per Page, 200 when all have ended."""
+    body = await read_json(request, _SyncAllBody)
+    async with request.state.pool.acquire() as connection:
+        pages = await list_pages(connection)
+        run_ids = [
+            await enqueue_run(connection, page["page_id"], body.mode, requested_by="api")
+            for page in pages
+            if page["state"] == "active"
+        ]
+    await _wake(request)
+    runs = await _wait(request.state.pool, run_ids, body.wait_seconds)
+    return Json({"data": runs}, 200 if all(run["state"] in ENDED for run in runs) else 202)
+
+
+async def sync_stream(request: Request) -> Response:
+    """Sync one Page and tell its progress as server-sent events: `progress`, then `complete` or `failed`."""
+    query = read_query(request, _StreamQuery)
+    run_id = await _enqueue(request, query.page_id, query.mode)
+    return EventSourceResponse(_events(request.state.pool, run_id))
+
+
+async def _events(pool: Pool, run_id: int) -> AsyncIterator[ServerSentEvent]:
+    last: asyncpg.Record | None = None
+    while True:
+        (run,) = await _read(pool, [run_id])
+        if run["state"] in ENDED:
+            yield _event("complete" if run["state"] == "succeeded" else "failed", run)
+            return
+        if run != last:
+            yield _event("progress", run)
+        last = run
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+def _event(name: str, run: asyncpg.Record) -> ServerSentEvent:
+    return ServerSentEvent(orjson.dumps(dict(run), default=str, option=orjson.OPT_UTC_Z).decode(), event=name)
+
+
+async def _enqueue(request: Request, page_id: str, mode: str) -> int:
+    async with request.state.pool.acquire() as connection:
+        if await show_page(connection, page_id) is None:
+            raise ProblemError(404, f"no Page {page_id}: add it with POST /api/pages", field="page_id")
+        run_id = await enqueue_run(connection, page_id, mode, requested_by="api")
+    await _wake(request)
+    return run_id
+
+
+async def _wake(request: Request) -> None:
+    """Start what is queued now, where this process has a worker; else another's next tick does."""
+    if request.state.worker is not None:
+        await request.state.worker.wake()
+
+
+async def _wait(pool: Pool, run_ids: Sequence[int], seconds: float) -> list[asyncpg.Record]:
+    """Look at runs until all have ended or the time is up."""
+    until = time.monotonic() + seconds
+    while True:
+        runs = await _read(pool, run_ids)
+        if all(run["state"] in ENDED for run in runs) or time.monotonic() >= until:
+            return runs
+        await asyncio.sleep(min(LOOK_EVERY_SECONDS, max(until - time.monotonic(), 0)))
+
+
+async def _read(pool: Pool, run_ids: Sequence[int]) -> list[Any]:
+    async with pool.acquire() as connection:
+        return await show_runs(connection, run_ids)
+
+
+def _address(request: Request, run_id: int) -> str:
+    return f"{request.scope.get('root_path', '')}/runs/{run_id}"
+
+
+def routes() -> list[Route]:
+    """The routes of this module: before those of one conversation, which would take their paths for ids."""
+    return [
+        Route("/conversations/sync", sync, methods=["POST"]),
+        Route("/conversations/sync-all", sync_all, methods=["POST"]),
+        Route("/conversations/sync-stream", sync_stream),
+    ]

@@ -1,0 +1,160 @@
+"""What all of `/api` shares: the key at the door, and values in and out of HTTP."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from app.problems import ProblemError, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+MAX_BODY = 1 << 20
+
+
+class RequireKey:
+    """Lets nobody past without `Authorization: Bearer <OPS_API_KEY>`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the key, in constant time, then go on."""
+        if scope["type"] == "http" and not self._has_key(scope):
+            response = problem(
+                401, "send `Authorization: Bearer <OPS_API_KEY>`", **{"www-authenticate": 'Bearer realm="api"'}
+            )
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    @staticmethod
+    def _has_key(scope: Scope) -> bool:
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, given = header.partition(b" ")
+        known = [hmac.compare_digest(given.strip(), key.encode()) for key in scope["state"]["settings"].api_keys]
+        return scheme.lower() == b"bearer" and any(known)
+
+
+class Json(Response):
+    """JSON whose field names are the columns' names."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Write rows and values."""
+        return orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def _plain(value: object) -> Any:
+    if hasattr(value, "items"):  # a row
+        return dict(value.items())
+    return str(value)
+
+
+class Shape(BaseModel):
+    """What a request holds; what it does not know is refused, so that a typing error is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
+Limit = Annotated[int, Field(ge=1, le=500)]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+
+async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
+    """Read a request's body.
+
+    Raises:
+        ProblemError: 413 or 422, naming the field.
+
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ProblemError(413, f"a request has at most {MAX_BODY} bytes")
+    try:
+        return shape.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
+    """Read a request's query.
+
+    Raises:
+        ProblemError: 422, naming the parameter.
+
+    """
+    try:
+        return shape.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> ProblemError:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return ProblemError(422, f"{field}: {message}" if field else message, field=field or None)
+
+
+def to_cursor(*values: str | int | datetime) -> str:
+    """Pack a position into a cursor: opaque, and safe in a URL."""
+    return base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str, count: int) -> list[Any]:
+    """Unpack a cursor.
+
+    Raises:
+        ProblemError: 422; it is none of ours.
+
+    """
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if not isinstance(values, list) or len(values) != count:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
+    return values
+
+
+def cursor_time(value: object) -> datetime:
+    """Read a time out of a cursor.
+
+    Raises:
+        ProblemError: 422; it is none of ours.
+
+    """
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
+
+
+def page_of(rows: Sequence[asyncpg.Record], limit: int, *keys: str) -> dict[str, Any]:
+    """Make a page of at most `limit` rows of the `limit + 1` read, with the cursor to the next one, or null."""
+    shown = rows[:limit]
+    last = shown[-1] if len(rows) > limit else None
+    return {"data": shown, "next": to_cursor(*(last[key] for key in keys)) if last is not None else None}

@@ -1,0 +1,146 @@
+"""The web application: its routes, and the lifespan that makes every resource and hands it down."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypedDict
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route
+
+from app import metrics
+from app.api.routes import api_routes
+from app.api.wire import RequireKey
+from app.database import migrated_database
+from app.health import health_routes
+from app.housekeeping import EVERY_SECONDS, Housekeeping
+from app.logs import configure_logging
+from app.problems import ProblemError, on_failure, on_http_error, on_problem
+from app.settings import Settings, load_settings
+from app.webhook.group_commit import GroupCommit
+from app.webhook.receiver import Receiver
+from reconciler.graph.client import GraphClient, new_http_client
+from reconciler.schedule import Job, Schedule, scheduled
+from reconciler.tokens import TokenBox
+from reconciler.worker import Pace, Worker
+from sql.ingest import Ingestor
+from sql.pool import Pool, open_pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
+
+INGEST_CONNECTIONS = 3  # of its own: no reader and no sync run can keep a webhook waiting for a connection
+OTHER_CONNECTIONS = 12
+
+
+class State(TypedDict):
+    """What requests find in `request.state`."""
+
+    settings: Settings
+    pool: Pool
+    receiver: Receiver
+    graph: GraphClient
+    tokens: TokenBox
+    worker: Worker | None
+
+
+class _Webhook:
+    """`/webhook` without what a framework adds to each request: under load that costs more than the work itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["state"]["receiver"](scope, receive, send)
+
+
+def make_app(settings: Settings) -> Starlette:
+    """Build the application; nothing is opened before its lifespan starts."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[State]:
+        async with resources(settings) as state:
+            yield state
+
+    return Starlette(
+        routes=[
+            Route("/webhook", _Webhook(), methods=["GET", "POST"]),
+            *health_routes(),
+            Mount("/api", routes=api_routes(), middleware=[Middleware(RequireKey)]),
+        ],
+        exception_handlers={ProblemError: on_problem, HTTPException: on_http_error, Exception: on_failure},
+        lifespan=lifespan,
+    )
+
+
+@asynccontextmanager
+async def resources(settings: Settings) -> AsyncIterator[State]:
+    """Open everything, in the order in which it is needed, and close it the other way round.
+
+    Raises:
+        DatabaseError, MigrationError, EmbeddedPostgresError: the start can't go on.
+
+    """
+    async with AsyncExitStack() as stack:
+        dsn = await stack.enter_async_context(migrated_database(settings))
+        pool = await stack.enter_async_context(open_pool(dsn, max_size=OTHER_CONNECTIONS))
+        ingest_pool = await stack.enter_async_context(open_pool(dsn, max_size=INGEST_CONNECTIONS))
+        group_commit = await stack.enter_async_context(GroupCommit(Ingestor(ingest_pool)))
+        metrics.QUEUE_BYTES.set_function(lambda: group_commit.queued_bytes)
+        graph = await stack.enter_async_context(graph_client(settings))
+        tokens = TokenBox(settings.encryption_keys)
+        housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)
+        await housekeeping.run_once()
+        jobs = [Job("journal", housekeeping.run_once, EVERY_SECONDS)]
+        worker = None
+        if settings.reconciler_enabled:
+            worker = await stack.enter_async_context(new_worker(settings, pool, graph, tokens))
+            jobs.append(Schedule(pool, worker, interval=sync_interval(settings)).job())
+        await stack.enter_async_context(scheduled(jobs))
+        yield State(
+            settings=settings,
+            pool=pool,
+            receiver=Receiver(
+                group_commit,
+                secrets=settings.app_secrets,
+                verify_tokens=settings.verify_tokens,
+            ),
+            graph=graph,
+            tokens=tokens,
+            worker=worker,
+        )
+
+
+def sync_interval(settings: Settings) -> timedelta:
+    """How often each Page is synced."""
+    return timedelta(seconds=settings.sync_interval_seconds)
+
+
+@asynccontextmanager
+async def graph_client(settings: Settings) -> AsyncIterator[GraphClient]:
+    """Make the Graph client as the settings say."""
+    async with new_http_client() as http:
+        yield GraphClient(
+            http,
+            url=settings.graph_api_url,
+            version=settings.graph_api_version,
+            app_secret=settings.app_secrets[0],
+            calls_per_second=settings.graph_calls_per_second_per_page,
+            lag_seconds=settings.graph_lag_seconds,
+            on_call=lambda outcome: metrics.GRAPH_CALLS.labels(outcome).inc(),
+        )
+
+
+def new_worker(settings: Settings, pool: Pool, graph: GraphClient, tokens: TokenBox) -> Worker:
+    """Make the worker as the settings say."""
+    pace = Pace(sync_interval(settings), timedelta(seconds=settings.sync_overlap_seconds), settings.sync_concurrency)
+    return Worker(pool, graph, tokens, pace, on_end=lambda kind, state: metrics.RUNS.labels(kind, state).inc())
+
+
+def from_environment() -> Starlette:
+    """Build the application from the environment: what `serve` gives to uvicorn."""
+    settings = load_settings(Settings)
+    configure_logging(settings.log_level)
+    return make_app(settings)

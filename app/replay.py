@@ -1,0 +1,51 @@
+"""Replay: read journaled deliveries again with this version's eyes, and write what they hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from app.webhook.projection import Door
+from app.webhook.reader import read_body
+from sql.deliveries import all_deliveries
+from sql.ingest import Ingest, Ingestor
+from sql.rows import Counts
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from sql.deliveries import JournalFilter
+    from sql.pool import Pool
+
+
+class Replayed(NamedTuple):
+    """What a replay did: deliveries read, those that still hold dead letters, rows new and changed."""
+
+    deliveries: int
+    still_dead: int
+    inserted: int
+    updated: int
+
+
+async def replay(pool: Pool, which: JournalFilter) -> Replayed:
+    """Write every delivery of the filter again; doing it twice changes nothing more.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database went away; start it again, what was done stays done.
+
+    """
+    ingestor = Ingestor(pool, replaying=True)
+    deliveries = still_dead = 0
+    counts = Counts()
+    async with pool.acquire() as connection:
+        async for rows in all_deliveries(connection, which):
+            group = [_ingest(row) for row in rows]
+            counts += await ingestor.write(group)
+            deliveries += len(group)
+            still_dead += sum(bool(delivery.dead_letters) for delivery in group)
+    return Replayed(deliveries, still_dead, counts.inserted, counts.updated)
+
+
+def _ingest(row: asyncpg.Record) -> Ingest:
+    door = Door(row["received_at"], row["day"], row["id"])
+    reading = read_body(row["body"], door)
+    return Ingest(door.day, door.id, door.received_at, row["body"], reading.items, reading.dead_letters, reading.tests)
