@@ -1,0 +1,25 @@
+# One image for every role: the command says which. The embedded Postgres is for trying things out; here, set DATABASE_URL.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY requirements.lock ./
+RUN python -m venv /opt/mirror \
+ && /opt/mirror/bin/pip install --quiet --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY reconciler reconciler
+COPY sql sql
+COPY simulator simulator
+RUN /opt/mirror/bin/pip install --quiet --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/messenger-mirror --create-home mirror
+COPY --from=build /opt/mirror /opt/mirror
+ENV PATH=/opt/mirror/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/var/lib/messenger-mirror/data
+USER mirror
+WORKDIR /var/lib/messenger-mirror
+VOLUME /var/lib/messenger-mirror
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/readyz', timeout=4)"]
+ENTRYPOINT ["messenger-mirror"]
+CMD ["serve"]
