@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 LEASE = timedelta(seconds=60)
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
 SHOWN = """
     id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
     api_calls, failed_conversations, order_violated, requested_at, started_at, finished_at, error

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from app.api.wire import Id, Json, Shape, read_json, read_query
 from app.problems import ProblemError
 from sql.pages import list_pages, show_page
-from sql.sync_runs import enqueue_run, show_runs
+from sql.sync_runs import ENDED, enqueue_run, show_runs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sql.pool import Pool
 
 LOOK_EVERY_SECONDS = 0.25
-ENDED = {"succeeded", "failed", "cancelled"}
 Mode = Literal["incremental", "full"]
 WaitSeconds = Annotated[float, Field(ge=0, le=300)]
 

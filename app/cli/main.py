@@ -1,0 +1,46 @@
+"""The command line `messenger-mirror`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.adding import PageRefusedError
+from app.cli import demo, journal, pages, serve, syncs
+from app.database import DatabaseError
+from app.settings import SettingsError
+from sql.embedded import EmbeddedPostgresError
+from sql.errors import MigrationError
+
+cli = typer.Typer(
+    name="messenger-mirror",
+    help="A complete, live copy of every Facebook Messenger conversation of many Pages in your own Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # the pretty ones print local variables, and tokens are among them
+)
+cli.command("serve")(serve.serve)
+cli.command("demo")(demo.demo)
+cli.command("migrate")(serve.migrate)
+cli.add_typer(pages.cli, name="pages")
+cli.command("sync")(syncs.sync)
+cli.command("backfill")(syncs.backfill)
+cli.command("replay")(journal.replay)
+
+# what a user can mend: its text says how, a traceback would not
+_TOLD = (SettingsError, DatabaseError, MigrationError, EmbeddedPostgresError, PageRefusedError)
+
+
+def main() -> None:
+    """Run one command; exits with 1 and a clear text where it can't be done."""
+    try:
+        cli()
+    except _TOLD as error:
+        sys.exit(f"messenger-mirror: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""`serve` and `migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from app.cli.session import console
+from app.database import database, prepare
+from app.health import MULTIPROCESS_DIR
+from app.logs import configure_logging
+from app.settings import DatabaseSettings, Settings, load_settings
+
+GRACE_SECONDS = 20  # for requests in flight; each webhook among them is committed or told 503 well before
+
+
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="processes that share the port")] = 1,
+) -> None:
+    """Receive webhooks, serve the API, and sync every Page (unless RECONCILER_ENABLED=false)."""
+    settings = load_settings(Settings)
+    configure_logging(settings.log_level)
+    # before the first process is started: what is wrong is said once and clearly, and the embedded server
+    # outlives any of them
+    with database(settings) as dsn, tempfile.TemporaryDirectory(prefix="mirror-metrics-") as counts:
+        asyncio.run(prepare(dsn))
+        if workers > 1:
+            os.environ[MULTIPROCESS_DIR] = counts
+        uvicorn.run(
+            "app.asgi:from_environment",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=workers,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+
+
+def migrate() -> None:
+    """Bring the database's schema to what this version needs. `serve` does it too."""
+    settings = load_settings(DatabaseSettings)
+    configure_logging("warning")
+    with database(settings) as dsn:
+        applied = asyncio.run(prepare(dsn))
+    console.print(f"applied: {', '.join(applied)}" if applied else "nothing to do: the schema is current")
