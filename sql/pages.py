@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sql.loss import expect_fields, expect_no_more
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 SHOWN = """
     page_id, name, state, state_reason, subscribed_at, watermark, last_synced_at, next_sync_at, created_at, updated_at
 """
+
+
+# the fields of Meta's that bring messages
+EXPECTED_FIELDS = ("messages", "message_echoes", "messaging_postbacks")
 
 
 class Page(NamedTuple):
@@ -34,25 +40,27 @@ async def put_page(
 
     A Page that was removed begins to be expected of webhooks afresh.
     """
-    row = await connection.fetchrow(
-        """
-        INSERT INTO facebook_pages AS p (page_id, name, token_encrypted, subscribed_at, next_sync_at)
-        VALUES ($1, $2, $3, $4, $4)
-        ON CONFLICT (page_id) DO UPDATE SET
-            name = COALESCE(excluded.name, p.name),
-            token_encrypted = excluded.token_encrypted,
-            subscribed_at = CASE WHEN p.state = 'removed' THEN $4 ELSE p.subscribed_at END,
-            state = 'active',
-            state_reason = NULL,
-            next_sync_at = $4,
-            updated_at = $4
-        RETURNING created_at = updated_at AS is_new
-        """,
-        page_id,
-        name,
-        token_encrypted,
-        now,
-    )
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            """
+            INSERT INTO facebook_pages AS p (page_id, name, token_encrypted, subscribed_at, next_sync_at)
+            VALUES ($1, $2, $3, $4, $4)
+            ON CONFLICT (page_id) DO UPDATE SET
+                name = COALESCE(excluded.name, p.name),
+                token_encrypted = excluded.token_encrypted,
+                subscribed_at = CASE WHEN p.state = 'removed' THEN $4 ELSE p.subscribed_at END,
+                state = 'active',
+                state_reason = NULL,
+                next_sync_at = $4,
+                updated_at = $4
+            RETURNING created_at = updated_at AS is_new
+            """,
+            page_id,
+            name,
+            token_encrypted,
+            now,
+        )
+        await expect_fields(connection, page_id, EXPECTED_FIELDS)
     return bool(row and row["is_new"])
 
 
@@ -91,6 +99,7 @@ async def remove_page(connection: Connection, page_id: str) -> bool:
             """,
             page_id,
         )
+        await expect_no_more(connection, page_id)
         await connection.execute(
             """
             UPDATE sync_runs SET state = 'cancelled', finished_at = now(), error = 'the Page was removed'

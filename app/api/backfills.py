@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
 from pydantic import Field, model_validator
 from starlette.routing import Route
 
-from app.api.wire import Id, Instant, Json, Limit, Shape, read_json, read_query
+from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
 from app.problems import ProblemError
 from sql.backfills import cancel_backfill, create_backfill, list_backfills, runs_of_backfill, show_backfill
 from sql.pages import list_pages
@@ -32,11 +33,14 @@ class _Body(Shape):
             raise ValueError("name the Pages in page_ids, or set all to true")
         if self.until is not None and self.until <= self.since:
             raise ValueError("until must be later than since")
+        if self.since > datetime.now(UTC):
+            raise ValueError("since lies in the future")
         return self
 
 
 class _Query(Shape):
     limit: Limit = 50
+    cursor: str | None = None
 
 
 async def create(request: Request) -> Response:
@@ -61,12 +65,15 @@ async def create(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """Backfills, newest first."""
     query = read_query(request, _Query)
+    before = from_cursor(query.cursor, datetime, UUID) if query.cursor is not None else None
     async with request.state.pool.acquire() as connection:
-        return Json({"data": await list_backfills(connection, limit=query.limit)})
+        rows = await list_backfills(connection, limit=query.limit + 1, before=before)
+    return Json(page_of(rows, query.limit, "requested_at", "id"))
 
 
 async def show(request: Request) -> Response:
     """One backfill's progress, with its runs."""
+    read_query(request, NoQuery)
     return Json(await _show(request.state.pool, request.path_params["backfill_id"]))
 
 

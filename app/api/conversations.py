@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app.api.wire import Id, Json, Limit, Shape, cursor_time, from_cursor, page_of, read_query
+from app.api.wire import Id, Json, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
 from app.problems import ProblemError
 from sql.conversations import (
     count_conversations,
@@ -41,8 +42,9 @@ async def index(request: Request) -> Response:
     query = read_query(request, _ListQuery)
     after = None
     if query.cursor is not None:
-        at, page_id, psid = from_cursor(query.cursor, 3)
-        after = (cursor_time(at), str(page_id), str(psid))
+        after = from_cursor(query.cursor, datetime, str, str)
+        if query.page_id not in {None, after[1]}:
+            raise bad_cursor()
     async with request.state.pool.acquire() as connection:
         rows = await list_conversations(connection, page_id=query.page_id, after=after, limit=query.limit + 1)
         page = page_of(rows, query.limit, "last_message_at", "page_id", "psid")
@@ -53,7 +55,8 @@ async def index(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """One conversation."""
-    page_id, psid = request.path_params["page_id"], request.path_params["psid"]
+    read_query(request, NoQuery)
+    page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
     async with request.state.pool.acquire() as connection:
         row = await show_conversation(connection, page_id, psid)
         if row is None:
@@ -64,11 +67,10 @@ async def show(request: Request) -> Response:
 async def messages(request: Request) -> Response:
     """A conversation's messages, newest first."""
     query = read_query(request, _MessagesQuery)
-    page_id, psid = request.path_params["page_id"], request.path_params["psid"]
+    page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
     after = None
     if query.cursor is not None:
-        at, mid = from_cursor(query.cursor, 2)
-        after = (cursor_time(at), str(mid))
+        after = from_cursor(query.cursor, datetime, str)
     async with request.state.pool.acquire() as connection:
         rows = await list_messages(connection, page_id, psid, after=after, limit=query.limit + 1)
         if not rows and await show_conversation(connection, page_id, psid) is None:

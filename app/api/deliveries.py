@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 from starlette.routing import Route
 
-from app.api.wire import Instant, Json, Limit, Shape, cursor_time, from_cursor, page_of, read_json, read_query
-from app.problems import ProblemError
+from app.api.wire import Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query
 from app.replay import replay
 from sql.deliveries import JournalFilter, list_deliveries
 
@@ -42,13 +42,7 @@ class _ReplayBody(Shape):
 async def index(request: Request) -> Response:
     """Deliveries, newest first, without their bodies; `state=dead` for those with dead letters."""
     query = read_query(request, _Query)
-    before = None
-    if query.cursor is not None:
-        at, delivery_id = from_cursor(query.cursor, 2)
-        try:
-            before = (cursor_time(at), UUID(str(delivery_id)))
-        except ValueError:
-            raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
+    before = from_cursor(query.cursor, datetime, UUID) if query.cursor is not None else None
     which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
     async with request.state.pool.acquire() as connection:
         rows = await list_deliveries(connection, which, limit=query.limit + 1, before=before)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.adding import PageRefusedError, add_page
-from app.api.wire import Id, Json, Shape, read_json
+from app.api.wire import Json, NoQuery, Shape, path_id, read_json, read_query
 from app.problems import ProblemError
 from sql.pages import list_pages, remove_page, show_page
 
@@ -25,6 +25,7 @@ class _Body(Shape):
 
 async def index(request: Request) -> Response:
     """Every Page."""
+    read_query(request, NoQuery)
     async with request.state.pool.acquire() as connection:
         return Json({"data": await list_pages(connection)})
 
@@ -47,7 +48,8 @@ async def create(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """One Page."""
-    page_id = request.path_params["page_id"]
+    read_query(request, NoQuery)
+    page_id = path_id(request, "page_id")
     async with request.state.pool.acquire() as connection:
         row = await show_page(connection, page_id)
     if row is None:
@@ -57,7 +59,7 @@ async def show(request: Request) -> Response:
 
 async def remove(request: Request) -> Response:
     """Forget a Page's token and stop syncing it; what was mirrored stays."""
-    page_id = request.path_params["page_id"]
+    page_id = path_id(request, "page_id")
     async with request.state.pool.acquire() as connection:
         if not await remove_page(connection, page_id):
             raise ProblemError(404, f"no Page {page_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.api import backfills, conversations, deliveries, pages, runs, syncs
+from app.api import backfills, conversations, deliveries, loss, pages, runs, syncs
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 def api_routes() -> list[Route]:
     """Every route under `/api`, in the order in which they are tried."""
-    modules = (syncs, conversations, backfills, runs, pages, deliveries)
+    modules = (syncs, conversations, backfills, runs, pages, loss, deliveries)
     return [route for module in modules for route in module.routes()]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from app.problems import ProblemError, problem
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BODY = 1 << 20
+MAX_ID = 2**63 - 1
 
 
 class RequireKey:
@@ -70,11 +71,20 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _in_utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+class NoQuery(Shape):
+    """The query of an endpoint that takes none."""
 
 
-Instant = Annotated[datetime, AfterValidator(_in_utc)]
+def _instant(value: object) -> datetime:
+    """Read a time as it is written, never as a number: 2026 is no second of the year 1970."""
+    try:
+        given = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("not a time: write 2026-01-31 or 2026-01-31T18:00:00Z") from None
+
+
+Instant = Annotated[datetime, BeforeValidator(_instant)]
 Limit = Annotated[int, Field(ge=1, le=500)]
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 AnyShape = TypeVar("AnyShape", bound=Shape)
@@ -95,7 +105,7 @@ async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
     try:
         return shape.model_validate_json(body or b"{}")
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, shape) from None
 
 
 def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
@@ -108,23 +118,38 @@ def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
     try:
         return shape.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, shape) from None
 
 
-def _refusal(error: ValidationError) -> ProblemError:
+def _refusal(error: ValidationError, shape: type[Shape]) -> ProblemError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"not known here; known: {', '.join(shape.model_fields) or 'none'}"
     return ProblemError(422, f"{field}: {message}" if field else message, field=field or None)
 
 
-def to_cursor(*values: str | int | datetime) -> str:
+def path_id(request: Request, name: str) -> str:
+    """Read an id out of the path.
+
+    Raises:
+        ProblemError: 404; nothing can have such an id.
+
+    """
+    value = str(request.path_params[name])
+    if "\x00" in value:
+        raise ProblemError(404, f"nothing has such a {name}")
+    return value
+
+
+def to_cursor(*values: str | int | datetime | UUID) -> str:
     """Pack a position into a cursor: opaque, and safe in a URL."""
     return base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
 
 
-def from_cursor(cursor: str, count: int) -> list[Any]:
-    """Unpack a cursor.
+def from_cursor(cursor: str, *kinds: type[str | int | datetime | UUID]) -> Any:
+    """Unpack a cursor into values of these kinds.
 
     Raises:
         ProblemError: 422; it is none of ours.
@@ -133,24 +158,30 @@ def from_cursor(cursor: str, count: int) -> list[Any]:
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if not isinstance(values, list) or len(values) != count:
+        if not isinstance(values, list):
             raise ValueError
-    except (ValueError, binascii.Error):
-        raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
-    return values
-
-
-def cursor_time(value: object) -> datetime:
-    """Read a time out of a cursor.
-
-    Raises:
-        ProblemError: 422; it is none of ours.
-
-    """
-    try:
-        return datetime.fromisoformat(str(value)).astimezone(UTC)
+        return tuple(_unpacked(value, kind) for value, kind in zip(values, kinds, strict=True))
     except (ValueError, OverflowError):
-        raise ProblemError(422, "cursor: not one that this API gave", field="cursor") from None
+        raise bad_cursor() from None
+
+
+def _unpacked(value: object, kind: type[str | int | datetime | UUID]) -> str | int | datetime | UUID:
+    if kind is int and type(value) is int and 0 <= value <= MAX_ID:
+        return value
+    if not isinstance(value, str) or "\x00" in value:
+        raise ValueError
+    if kind is datetime:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    if kind is UUID:
+        return UUID(value)
+    if kind is str:
+        return value
+    raise ValueError
+
+
+def bad_cursor() -> ProblemError:
+    """Make the refusal of a cursor that this API did not give, or gave to another question."""
+    return ProblemError(422, "cursor: not one that this API gave for these parameters", field="cursor")
 
 
 def page_of(rows: Sequence[asyncpg.Record], limit: int, *keys: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 - typer reads the annotation
 
 import typer
 
@@ -15,7 +15,7 @@ from sql.deliveries import JournalFilter
 
 
 def replay(
-    dead: Annotated[bool, typer.Option("--dead", help="only deliveries that hold dead letters")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="only deliveries that hold dead letters")] = False,  # noqa: FBT002 - a flag
     delivery: Annotated[list[UUID] | None, typer.Option("--id", help="this delivery; may be repeated")] = None,
     since: Annotated[str | None, typer.Option(help="received from this time on (ISO 8601, UTC)")] = None,
     until: Annotated[str | None, typer.Option(help="received before this time")] = None,
