@@ -11,7 +11,7 @@ from sql.pages import put_page
 if TYPE_CHECKING:
     from reconciler.graph.client import GraphClient
     from reconciler.tokens import TokenBox
-    from sql.upsert import Connection
+    from sql.pool import Pool
 
 
 class PageRefusedError(Exception):
@@ -23,7 +23,7 @@ class PageRefusedError(Exception):
 
 
 async def add_page(
-    connection: Connection,
+    pool: Pool,
     graph: GraphClient,
     tokens: TokenBox,
     access_token: str,
@@ -45,7 +45,8 @@ async def add_page(
         if page_id is not None and page_id != found_id:
             raise PageRefusedError(f"this token is of Page {found_id}, not of {page_id}", "page_id")
         page_id, name = found_id, name or found_name
-    is_new = await put_page(connection, page_id, tokens.seal(access_token), name, now=datetime.now(UTC))
+    async with pool.acquire() as connection:  # not before: Graph may take its time
+        is_new = await put_page(connection, page_id, tokens.seal(access_token), name, now=datetime.now(UTC))
     return page_id, is_new
 
 

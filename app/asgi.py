@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypedDict
 
+import asyncpg
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,7 +19,7 @@ from app.database import migrated_database
 from app.health import health_routes
 from app.housekeeping import EVERY_SECONDS, Housekeeping
 from app.logs import configure_logging
-from app.problems import ProblemError, on_failure, on_http_error, on_problem
+from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
 from app.settings import Settings, load_settings
 from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import Receiver
@@ -70,7 +71,12 @@ def make_app(settings: Settings) -> Starlette:
             *health_routes(),
             Mount("/api", routes=api_routes(), middleware=[Middleware(RequireKey)]),
         ],
-        exception_handlers={ProblemError: on_problem, HTTPException: on_http_error, Exception: on_failure},
+        exception_handlers={
+            ProblemError: on_problem,
+            HTTPException: on_http_error,
+            **dict.fromkeys((asyncpg.PostgresError, asyncpg.InterfaceError, OSError), on_database_error),
+            Exception: on_failure,
+        },
         lifespan=lifespan,
     )
 
@@ -88,7 +94,6 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         pool = await stack.enter_async_context(open_pool(dsn, max_size=OTHER_CONNECTIONS))
         ingest_pool = await stack.enter_async_context(open_pool(dsn, max_size=INGEST_CONNECTIONS))
         group_commit = await stack.enter_async_context(GroupCommit(Ingestor(ingest_pool)))
-        metrics.QUEUE_BYTES.set_function(lambda: group_commit.queued_bytes)
         graph = await stack.enter_async_context(graph_client(settings))
         tokens = TokenBox(settings.encryption_keys)
         housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)

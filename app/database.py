@@ -73,8 +73,13 @@ async def prepare(dsn: str) -> list[str]:
     """
     try:
         connection = await connect(dsn, timeout=CONNECT_WITHIN_SECONDS)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        # the address itself stays out of the text: it may hold a password
+    except (ValueError, asyncpg.InterfaceError):
+        # the reason would quote the address, and what is wrong most often is a password that is not encoded
+        raise DatabaseError(
+            "DATABASE_URL can't be read: it looks like postgresql://user:password@host:5432/database, "
+            "with special characters of the password percent-encoded"
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise DatabaseError(
             f"the database that DATABASE_URL names can't be reached: {type(error).__name__}: {error}"
         ) from None

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
+import asyncpg
 import structlog
 
-_QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "apscheduler": logging.WARNING}
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+# httpx prints whole URLs at INFO; uvicorn's access log would hold the handshake's token, and every PSID asked for
+_QUIET = ("httpx", "httpcore", "apscheduler", "uvicorn.access", "sse_starlette")
+_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure_logging(level: str) -> None:
@@ -16,6 +23,7 @@ def configure_logging(level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_rows,
     ]
     if sys.stderr.isatty():
         # the plain traceback: the pretty one prints local variables, and tokens are among them
@@ -39,6 +47,19 @@ def configure_logging(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=number, force=True)
-    for name, least in _QUIET.items():
-        # httpx prints whole URLs at INFO
-        logging.getLogger(name).setLevel(max(least, number))
+    for name in _UVICORN:  # started without `serve`, it has brought handlers of its own
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, number))
+
+
+def _without_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take the details out of Postgres' errors before they are printed: they quote whole rows."""
+    info = event.get("exc_info")
+    error = info[1] if isinstance(info, tuple) else info if isinstance(info, BaseException) else sys.exception()
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+        error = error.__cause__ or error.__context__
+    return event

@@ -14,7 +14,6 @@ DEAD_LETTERS = Counter("mirror_dead_letters", "Items that could not be turned in
 GROUP_SIZE = Histogram("mirror_group_size", "Deliveries per transaction", buckets=_SIZES)
 COMMIT_SECONDS = Histogram("mirror_commit_seconds", "Time of one group's transaction", buckets=_FAST)
 GROUPS_FAILED = Counter("mirror_groups_failed", "Groups that Postgres did not commit")
-QUEUE_BYTES = Gauge("mirror_queue_bytes", "Bytes of bodies that wait for a transaction")
+QUEUE_BYTES = Gauge("mirror_queue_bytes", "Bytes of bodies that wait for a transaction", multiprocess_mode="livesum")
 RUNS = Counter("mirror_sync_runs", "Sync runs that ended, by kind and state", ["kind", "state"])
-RUN_MESSAGES = Counter("mirror_sync_messages", "Messages of sync runs", ["outcome"])
 GRAPH_CALLS = Counter("mirror_graph_calls", "Calls of the Graph API by outcome", ["outcome"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 log = structlog.get_logger(__name__)
+
+RETRY_AFTER_SECONDS = "5"
+# SQLSTATE classes: connection lost, rolled back in a conflict, out of resources, shutting down, disk trouble
+_PASSING = {"08", "40", "53", "57", "58"}
 
 
 class ProblemError(Exception):
@@ -50,6 +55,18 @@ async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, HTTPException):
         raise error
     return problem(error.status_code, error.detail, **dict(error.headers or {}))
+
+
+async def on_database_error(request: Request, error: Exception) -> ProblemResponse:
+    """Answer that the database is away, where that is it; what is a bug of ours is answered as one."""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, ValueError) or (
+        isinstance(error, asyncpg.PostgresError) and (state or "")[:2] not in _PASSING
+    ):
+        return await on_failure(request, error)
+    log.error("database_away", reason=type(error).__name__)
+    detail = "the database can't be asked now: try again"
+    return problem(503, detail, **{"retry-after": RETRY_AFTER_SECONDS})
 
 
 async def on_failure(_request: Request, error: Exception) -> ProblemResponse:

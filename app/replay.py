@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
-from sql.deliveries import all_deliveries
+from sql.deliveries import all_deliveries, count_dead
 from sql.ingest import Ingest, Ingestor
 from sql.rows import Counts
 
@@ -36,12 +36,12 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
     ingestor = Ingestor(pool, replaying=True)
     deliveries = still_dead = 0
     counts = Counts()
-    async with pool.acquire() as connection:
-        async for rows in all_deliveries(connection, which):
-            group = [_ingest(row) for row in rows]
-            counts += await ingestor.write(group)
-            deliveries += len(group)
-            still_dead += sum(bool(delivery.dead_letters) for delivery in group)
+    async for rows in all_deliveries(pool, which):
+        group = [_ingest(row) for row in rows]
+        counts += await ingestor.write(group)
+        deliveries += len(group)
+        async with pool.acquire() as connection:  # not what was read: Postgres may refuse what reads well
+            still_dead += await count_dead(connection, [(delivery.day, delivery.id) for delivery in group])
     return Replayed(deliveries, still_dead, counts.inserted, counts.updated)
 
 

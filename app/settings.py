@@ -74,15 +74,17 @@ class Settings(DatabaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
-    sync_interval_seconds: float = Field(300, gt=0, description="how often each Page is synced")
-    sync_overlap_seconds: int = Field(600, ge=0, description="how far behind its watermark a run re-reads")
+    sync_interval_seconds: float = Field(300, gt=0, le=86400, description="how often each Page is synced")
+    sync_overlap_seconds: int = Field(600, ge=0, le=10**7, description="how far behind its watermark a run re-reads")
     sync_concurrency: int = Field(32, ge=1, le=1000, description="Pages synced at the same time by one process")
-    graph_calls_per_second_per_page: float = Field(2, gt=0, description="Meta's limit on its Conversations API is 2")
+    graph_calls_per_second_per_page: float = Field(
+        2, gt=0, le=1000, description="Meta's limit on its Conversations API is 2"
+    )
     graph_lag_seconds: int = Field(
-        60, ge=0, description="how much older than its answer's `Date` the data of a Graph answer may be"
+        60, ge=0, le=86400, description="how much older than its answer's `Date` the data of a Graph answer may be"
     )
     reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
-    journal_retention_days: int = Field(90, ge=1, description="days that raw deliveries are kept")
+    journal_retention_days: int = Field(90, ge=1, le=36500, description="days that raw deliveries are kept")
 
     @property
     def app_secrets(self) -> list[str]:

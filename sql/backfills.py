@@ -52,6 +52,7 @@ _PROGRESS = """
     SELECT
         b.id, b.since, b.until, b.page_ids, b.requested_by, b.requested_at,
         CASE
+            WHEN b.cancelled_at IS NOT NULL THEN 'cancelled'
             WHEN bool_or(r.state IN ('queued', 'running')) THEN 'running'
             WHEN bool_or(r.state = 'failed') THEN 'failed'
             WHEN bool_or(r.state = 'cancelled') THEN 'cancelled'
@@ -67,15 +68,22 @@ _PROGRESS = """
 """
 
 
-async def list_backfills(connection: Connection, *, limit: int) -> list[asyncpg.Record]:
-    """Backfills with their progress, newest first."""
+async def list_backfills(
+    connection: Connection, *, limit: int, before: tuple[datetime, UUID] | None = None
+) -> list[asyncpg.Record]:
+    """Backfills with their progress, newest first, from just before (requested_at, id)."""
     return await connection.fetch(
         f"""
         {_PROGRESS}
-        WHERE b.id IN (SELECT n.id FROM backfills AS n ORDER BY n.requested_at DESC, n.id LIMIT $1)
-        GROUP BY b.id ORDER BY b.requested_at DESC, b.id
+        WHERE b.id IN (
+            SELECT n.id FROM backfills AS n
+            {"WHERE (n.requested_at, n.id) < ($2, $3)" if before else ""}
+            ORDER BY n.requested_at DESC, n.id DESC LIMIT $1
+        )
+        GROUP BY b.id ORDER BY b.requested_at DESC, b.id DESC
         """,
         limit,
+        *(before or ()),
     )
 
 
@@ -92,20 +100,26 @@ async def runs_of_backfill(connection: Connection, backfill_id: UUID) -> list[as
 
 
 async def cancel_backfill(connection: Connection, backfill_id: UUID) -> int:
-    """Cancel a backfill's runs; one that another backfill waits for goes on. Returns how many were cancelled."""
+    """Cancel what has not ended of a backfill; a run that another backfill waits for too goes on without this one.
+
+    Returns how many runs that were.
+    """
     async with connection.transaction():
-        await connection.execute(
-            """
-            UPDATE sync_runs SET backfill_ids = array_remove(backfill_ids, $1)
-            WHERE backfill_ids @> ARRAY[$1::uuid] AND cardinality(backfill_ids) > 1 AND state IN ('queued', 'running')
-            """,
-            backfill_id,
-        )
+        # one statement: a backfill that joins a run meanwhile is seen by it, or finds the run cancelled
         done = await connection.execute(
             """
-            UPDATE sync_runs SET state = 'cancelled', finished_at = now(), error = 'cancelled by an operator'
-            WHERE backfill_ids @> ARRAY[$1::uuid] AND state IN ('queued', 'running')
+            UPDATE sync_runs AS r SET
+                state = CASE WHEN cardinality(r.backfill_ids) = 1 THEN 'cancelled' ELSE r.state END,
+                finished_at = CASE WHEN cardinality(r.backfill_ids) = 1 THEN now() END,
+                error = CASE WHEN cardinality(r.backfill_ids) = 1 THEN 'cancelled by an operator' END,
+                backfill_ids = CASE
+                    WHEN cardinality(r.backfill_ids) = 1 THEN r.backfill_ids
+                    ELSE array_remove(r.backfill_ids, $1)
+                END
+            WHERE r.backfill_ids @> ARRAY[$1::uuid] AND r.state IN ('queued', 'running')
             """,
             backfill_id,
         )
+        if done != "UPDATE 0":
+            await connection.execute("UPDATE backfills SET cancelled_at = now() WHERE id = $1", backfill_id)
     return int(done.rpartition(" ")[2])

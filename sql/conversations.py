@@ -22,20 +22,30 @@ async def list_conversations(
     connection: Connection, *, page_id: str | None, after: tuple[datetime, str, str] | None, limit: int
 ) -> list[asyncpg.Record]:
     """Conversations with a known message, newest activity first, after (last_message_at, page_id, psid)."""
+    # the statement holds only what was asked for: a plan made for "or not given" would read all that came before
+    if page_id is None:
+        return await connection.fetch(
+            f"""
+            SELECT {SHOWN} FROM conversations AS c
+            WHERE c.last_message_at IS NOT NULL
+            {"AND (c.last_message_at, c.page_id, c.psid) < ($2, $3, $4)" if after else ""}
+            ORDER BY c.last_message_at DESC, c.page_id DESC, c.psid DESC
+            LIMIT $1
+            """,
+            limit,
+            *(after or ()),
+        )
     return await connection.fetch(
         f"""
         SELECT {SHOWN} FROM conversations AS c
-        WHERE ($1::text IS NULL OR c.page_id = $1) AND c.last_message_at IS NOT NULL
-        AND (
-            $2::timestamptz IS NULL
-            OR (c.last_message_at <= $2 AND (c.last_message_at, c.page_id, c.psid) < ($2, $3::text, $4::text))
-        )
-        ORDER BY c.last_message_at DESC, c.page_id DESC, c.psid DESC
-        LIMIT $5
+        WHERE c.page_id = $2 AND c.last_message_at IS NOT NULL
+        {"AND (c.last_message_at, c.psid) < ($3, $4)" if after else ""}
+        ORDER BY c.last_message_at DESC, c.psid DESC
+        LIMIT $1
         """,
-        page_id,
-        *(after or (None, None, None)),
         limit,
+        page_id,
+        *((after[0], after[2]) if after else ()),
     )
 
 
@@ -74,7 +84,7 @@ async def list_messages(
 ) -> list[asyncpg.Record]:
     """A conversation's messages with their reactions, newest first, after (sent_at, mid)."""
     return await connection.fetch(
-        """
+        f"""
         SELECT
             m.page_id, m.mid, m.psid, m.thread_id, m.direction, m.sent_at, m.text, m.attachments, m.reply_to, m.app_id,
             m.edits IS NOT NULL AS is_edited, m.is_deleted, m.deleted_at, m.first_seen_via, m.first_seen_at,
@@ -89,13 +99,13 @@ async def list_messages(
                 FROM message_reactions AS r WHERE r.page_id = m.page_id AND r.mid = m.mid AND NOT r.is_removed
             ) AS reactions
         FROM messages AS m
-        WHERE m.page_id = $1 AND m.psid = $2 AND m.sent_at IS NOT NULL
-        AND ($3::timestamptz IS NULL OR (m.sent_at, m.mid) < ($3, $4::text))
+        WHERE m.page_id = $2 AND m.psid = $3 AND m.sent_at IS NOT NULL
+        {"AND (m.sent_at, m.mid) < ($4, $5)" if after else ""}
         ORDER BY m.sent_at DESC, m.mid DESC
-        LIMIT $5
+        LIMIT $1
         """,
+        limit,
         page_id,
         psid,
-        *(after or (None, None)),
-        limit,
+        *(after or ()),
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from uuid import UUID
 
+    from sql.pool import Pool
     from sql.rows import Delivery
     from sql.upsert import Connection
 
@@ -54,6 +55,21 @@ async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], 
         [d.items for d in deliveries],
         [d.dead_letters for d in deliveries],
         now,
+    )
+
+
+async def count_dead(connection: Connection, deliveries: Sequence[tuple[date, UUID]]) -> int:
+    """Count those of these deliveries, by (day, id), that hold dead letters."""
+    return int(
+        await connection.fetchval(
+            """
+            SELECT count(*) FROM webhook_deliveries AS d
+            JOIN unnest($1::date[], $2::uuid[]) AS n (day, id) ON n.day = d.day AND n.id = d.id
+            WHERE d.state IN ('partial', 'dead')
+            """,
+            [day for day, _ in deliveries],
+            [delivery_id for _, delivery_id in deliveries],
+        )
     )
 
 
@@ -114,12 +130,14 @@ async def list_deliveries(
     )
 
 
-async def all_deliveries(
-    connection: Connection, which: JournalFilter, *, chunk: int = 200
-) -> AsyncIterator[list[asyncpg.Record]]:
-    """Read every delivery of a filter, a chunk at a time."""
+async def all_deliveries(pool: Pool, which: JournalFilter, *, chunk: int = 200) -> AsyncIterator[list[asyncpg.Record]]:
+    """Read every delivery of a filter, a chunk at a time; no connection is held between two."""
     after = None
-    while rows := await read_deliveries(connection, which, limit=chunk, after=after):
+    while True:
+        async with pool.acquire() as connection:
+            rows = await read_deliveries(connection, which, limit=chunk, after=after)
+        if not rows:
+            return
         after = (rows[-1]["received_at"], rows[-1]["id"])
         yield rows
 

@@ -262,6 +262,8 @@ async def finish_run(
 
     """
     async with connection.transaction():
+        # the Page before its run, as whoever claims a run or removes a Page does: nobody waits in a circle
+        await connection.execute("SELECT FROM facebook_pages WHERE page_id = $1 FOR NO KEY UPDATE", run.page_id)
         row = await connection.fetchrow(
             """
             UPDATE sync_runs SET state = $4, error = $5, api_calls = api_calls + $6, finished_at = now()

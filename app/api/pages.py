@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
+def _fits_a_header(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]{1,2000}", value.get_secret_value()):
+        raise ValueError("a token has 1 to 2000 visible ASCII characters, without spaces")
+    return value
+
+
 class _Body(Shape):
-    access_token: Annotated[SecretStr, Field(min_length=1, max_length=2000)]
-    page_id: Id | None = None
+    access_token: Annotated[SecretStr, AfterValidator(_fits_a_header)]
+    page_id: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
     name: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
@@ -36,13 +43,13 @@ async def create(request: Request) -> Response:
     state = request.state
     token = body.access_token.get_secret_value()
     try:
-        async with state.pool.acquire() as connection:
-            page_id, is_new = await add_page(
-                connection, state.graph, state.tokens, token, page_id=body.page_id, name=body.name
-            )
-            row = await show_page(connection, page_id)
+        page_id, is_new = await add_page(
+            state.pool, state.graph, state.tokens, token, page_id=body.page_id, name=body.name
+        )
     except PageRefusedError as error:
         raise ProblemError(502 if error.is_temporary else 422, str(error), field=error.field) from None
+    async with state.pool.acquire() as connection:
+        row = await show_page(connection, page_id)
     return Json(row, 201 if is_new else 200)
 
 

@@ -158,10 +158,8 @@ def from_cursor(cursor: str, *kinds: type[str | int | datetime | UUID]) -> Any:
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        if not isinstance(values, list):
-            raise ValueError
         return tuple(_unpacked(value, kind) for value, kind in zip(values, kinds, strict=True))
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         raise bad_cursor() from None
 
 

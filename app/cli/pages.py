@@ -40,10 +40,9 @@ def add(
         raise typer.BadParameter("the token is empty")
 
     async def work() -> None:
-        async with opened(settings) as pool, graph_client(settings) as graph, pool.acquire() as connection:
-            added, is_new = await add_page(
-                connection, graph, TokenBox(settings.encryption_keys), token, page_id=page_id, name=name
-            )
+        async with opened(settings) as pool, graph_client(settings) as graph:
+            tokens = TokenBox(settings.encryption_keys)
+            added, is_new = await add_page(pool, graph, tokens, token, page_id=page_id, name=name)
         console.print(f"Page {added} added" if is_new else f"Page {added} has a new token and is active")
 
     asyncio.run(work())

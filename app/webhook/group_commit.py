@@ -131,4 +131,5 @@ class GroupCommit:
             size += len(waiting.delivery.body)
             group.append(waiting)
         del self._queue[:taken]
+        metrics.QUEUE_BYTES.set(self._bytes)
         return group

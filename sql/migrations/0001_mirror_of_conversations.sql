@@ -141,9 +141,10 @@ CREATE TABLE backfills (
     page_ids text[] NOT NULL,
     requested_by text NOT NULL CHECK (requested_by IN ('api', 'cli')),
     requested_at timestamptz NOT NULL DEFAULT now(),
+    cancelled_at timestamptz, -- NULL unless an operator cancelled it before it had ended
     CHECK (until IS NULL OR since < until)
 );
-CREATE INDEX backfills_by_time ON backfills (requested_at DESC, id);
+CREATE INDEX backfills_by_time ON backfills (requested_at DESC, id DESC);
 
 CREATE TABLE sync_runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -179,6 +180,7 @@ CREATE UNIQUE INDEX sync_runs_one_queued ON sync_runs (
     page_id, kind, COALESCE(since, '-infinity'), COALESCE(until, 'infinity')
 ) WHERE state = 'queued';
 CREATE UNIQUE INDEX sync_runs_one_running ON sync_runs (page_id) WHERE state = 'running';
+CREATE INDEX sync_runs_open ON sync_runs (page_id, id) WHERE state IN ('queued', 'running');
 CREATE INDEX sync_runs_by_backfill ON sync_runs USING gin (backfill_ids);
 CREATE INDEX sync_runs_by_page ON sync_runs (page_id, id DESC);
 
@@ -217,6 +219,8 @@ CREATE TABLE conversations (
     PRIMARY KEY (page_id, psid)
 ); -- grows with a Page's traffic
 CREATE INDEX conversations_by_activity ON conversations (page_id, last_message_at DESC, psid DESC)
+WHERE last_message_at IS NOT NULL;
+CREATE INDEX conversations_by_activity_of_all ON conversations (last_message_at DESC, page_id DESC, psid DESC)
 WHERE last_message_at IS NOT NULL;
 
 CREATE TABLE conversation_threads (

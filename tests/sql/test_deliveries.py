@@ -221,17 +221,21 @@ async def test_ids_are_found_in_any_day_and_none_given_is_none_found(connection:
     assert await numbers(connection, JournalFilter(ids=())) == []
 
 
-async def test_paging_gives_each_delivery_once_though_all_came_at_one_instant(connection: Connection) -> None:
+async def test_paging_gives_each_delivery_once_though_all_came_at_one_instant(
+    pool: Pool, connection: Connection
+) -> None:
     await journal(connection, *(delivery(n, at(6)) for n in range(1, 12)), delivery(99, at(6, day=-1)))
-    pages = [[r["id"].int for r in rows] async for rows in all_deliveries(connection, JournalFilter(), chunk=3)]
+    pages = [[r["id"].int for r in rows] async for rows in all_deliveries(pool, JournalFilter(), chunk=3)]
     assert pages == [[99, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
 
-async def test_dead_letters_are_all_read_though_the_reader_mends_them_on_the_way(connection: Connection) -> None:
+async def test_dead_letters_are_all_read_though_the_reader_mends_them_on_the_way(
+    pool: Pool, connection: Connection
+) -> None:
     dead = [delivery(n, at(6), "dead") for n in range(1, 8)]
     await journal(connection, *dead)
     seen = []
-    async for rows in all_deliveries(connection, JournalFilter(only_dead=True), chunk=2):
+    async for rows in all_deliveries(pool, JournalFilter(only_dead=True), chunk=2):
         seen += [r["id"].int for r in rows]
         mended = [d._replace(state="stored", dead_letters=None) for d in dead if d.id in {r["id"] for r in rows}]
         await mark_replayed(connection, mended, at(8))
