@@ -22,8 +22,10 @@ _REFUSED = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
 # what the fast reading would let through and Postgres refuse, or would read inexactly
 _NEEDS_CARE = re.compile(rb"\\u00(?:00|1[aA])|[:,\[]\s*-?\d{19,}")
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+# a quote that begins no whole string: nothing behind it can be JSON, so nothing there needs to be looked at
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
 _INT64 = 2**63
+_CONTAINERS = {dict, list}
 
 
 class UnreadableJsonError(ValueError):
@@ -37,11 +39,14 @@ def loads(body: bytes) -> Any:
         UnreadableJsonError: the bytes are not JSON at all; its text says where, and quotes nothing.
 
     """
-    if _NEEDS_CARE.search(body) is None and body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+    if _NEEDS_CARE.search(body) is None:
         try:
-            return orjson.loads(body)
+            value = orjson.loads(body)
         except orjson.JSONDecodeError:
             pass
+        else:
+            if body.count(b"[") + body.count(b"{") <= MAX_DEPTH or not _is_too_deep(value):
+                return value
     return _loads_with_care(body)
 
 
@@ -71,6 +76,21 @@ def _numbers_as_text(value: Any) -> Any:
     if isinstance(value, list):
         return [_numbers_as_text(v) for v in value]
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether anything is nested deeper than `MAX_DEPTH`; level by level, as a recursion would have to stop itself."""
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) in _CONTAINERS
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _loads_with_care(body: bytes) -> Any:
@@ -115,6 +135,8 @@ def _without_depth(text: str) -> str:
             depth += 1
             if depth == MAX_DEPTH + 1:
                 start = token.start()
+        elif character == '"' and len(token[0]) == 1:
+            break
         elif character in "]}":
             if depth == MAX_DEPTH + 1:
                 pieces += (text[done:start], json.dumps(text[start : token.end()]))

@@ -73,12 +73,19 @@ class GroupCommit:
         size = len(delivery.body)
         if self._closing or self._bytes + size > MAX_QUEUE_BYTES:
             raise NotDurableError("the queue is full")
-        deadline = (time.monotonic() if began is None else began) + COMMIT_WITHIN_SECONDS
-        waiting = _Waiting(delivery, asyncio.get_running_loop().create_future(), deadline)
-        self._queue.append(waiting)
+        now = time.monotonic()
+        deadline = (now if began is None else began) + COMMIT_WITHIN_SECONDS
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        # a timer each: the transaction that it is in may have the time of those that came later
+        timer = loop.call_later(deadline - now, _time_is_up, done)
+        self._queue.append(_Waiting(delivery, done, deadline))
         self._bytes += size
         self._arrived.set()
-        await waiting.done
+        try:
+            await done
+        finally:
+            timer.cancel()
 
     async def _run(self) -> None:
         while True:
@@ -99,12 +106,14 @@ class GroupCommit:
         try:
             async with asyncio.timeout(max(w.deadline for w in group) - began):
                 await self._ingestor.write([w.delivery for w in group])
-        except Exception as error:  # noqa: BLE001 - whatever it was, nobody here may be told 200
+        except BaseException as error:  # whatever it was, nobody here may be told 200, nor wait for ever
             log.warning("group_not_committed", deliveries=len(group), reason=type(error).__name__)
             metrics.GROUPS_FAILED.inc()
             for waiting in group:
                 if not waiting.done.done():
                     waiting.done.set_exception(NotDurableError(f"Postgres did not commit: {type(error).__name__}"))
+            if not isinstance(error, Exception):
+                raise
         else:
             metrics.GROUP_SIZE.observe(len(group))
             metrics.COMMIT_SECONDS.observe(time.monotonic() - began)
@@ -114,8 +123,7 @@ class GroupCommit:
         return len(group)
 
     def _take(self) -> Sequence[_Waiting]:
-        """Take the oldest that fit one transaction, and turn away those whose time is up."""
-        now = time.monotonic()
+        """Take the oldest that fit one transaction, past those for whom nobody waits any more."""
         group: list[_Waiting] = []
         size = taken = 0
         for waiting in self._queue:
@@ -123,13 +131,15 @@ class GroupCommit:
                 break
             taken += 1
             self._bytes -= len(waiting.delivery.body)
-            if waiting.done.done():  # its client went away
-                continue
-            if waiting.deadline <= now:
-                waiting.done.set_exception(NotDurableError("no commit in time"))
+            if waiting.done.done():  # its time is up, or its client went away
                 continue
             size += len(waiting.delivery.body)
             group.append(waiting)
         del self._queue[:taken]
         metrics.QUEUE_BYTES.set(self._bytes)
         return group
+
+
+def _time_is_up(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_exception(NotDurableError("no commit in time"))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from app.webhook.payload import MAX_ID
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LISTS = ("messaging", "standby", "changes", "calls")
-_ENVELOPE = {"id", "time", *LISTS}
+_ENVELOPE = {"id", "uid", "time", *LISTS}
+_PLATFORMS = {"instagram": "instagram", "permissions": "permissions"}  # by the delivery's `object`
 TEST_ID = "0"  # what the App Dashboard's "Test" button puts where ids go (webhooks reference, section 4)
 
 
 class RawItem(NamedTuple):
-    """One item, not yet looked into. `path` says where in the body it stands."""
+    """One item, not yet looked into. `path` says where in the body it stands.
+
+    `platform` is messenger or instagram, or permissions for what concerns the app's own rights.
+    """
 
     path: str
     via: str
@@ -36,7 +42,8 @@ def explode(payload: object) -> Iterator[RawItem | Misshapen]:
     if not isinstance(payload, dict) or not isinstance(entries, list):
         yield Misshapen("", "not a delivery: no list under `entry`")
         return
-    platform = "instagram" if payload.get("object") == "instagram" else "messenger"
+    kind = payload.get("object")
+    platform = _PLATFORMS.get(kind, "messenger") if isinstance(kind, str) else "messenger"
     for n, entry in enumerate(entries):
         path = f"entry[{n}]"
         if not isinstance(entry, dict):
@@ -46,11 +53,11 @@ def explode(payload: object) -> Iterator[RawItem | Misshapen]:
 
 
 def _explode_entry(path: str, entry: dict[str, Any], platform: str) -> Iterator[RawItem | Misshapen]:
-    page_id, time = _text_id(entry.get("id")), entry.get("time")
+    page_id, time = text_id(entry.get("id")) or "", entry.get("time")
     for via in LISTS:
-        if via not in entry:
+        values = entry.get(via)
+        if values is None:
             continue
-        values = entry[via]
         if not isinstance(values, list):
             yield Misshapen(f"{path}.{via}", "must be a list")
             continue
@@ -68,6 +75,8 @@ def _item(path: str, via: str, page_id: str, platform: str, time: Any, value: ob
     page_id = page_id or _page_of(value)
     if not page_id:
         return Misshapen(path, "names no Page: the entry has no `id`, and neither sender nor recipient tells")
+    if len(page_id) > MAX_ID:
+        return Misshapen(path, f"the Page's id has more than {MAX_ID} characters")
     return RawItem(path, via, page_id, platform, time, value)
 
 
@@ -76,8 +85,9 @@ def _page_of(value: dict[str, Any]) -> str:
     message = value.get("message")
     side = "sender" if isinstance(message, dict) and message.get("is_echo") else "recipient"
     party = value.get(side)
-    return _text_id(party.get("id")) if isinstance(party, dict) else ""
+    return text_id(party.get("id")) or "" if isinstance(party, dict) else ""
 
 
-def _text_id(value: object) -> str:
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+def text_id(value: object) -> str | None:
+    """Return an id as text (samples have them as numbers too), or None for what is no id."""
+    return str(value) or None if isinstance(value, (str, int)) and not isinstance(value, bool) else None

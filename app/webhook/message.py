@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.webhook.items import text_id
 from sql.attachments import Links, attachment, without_sticker_twins
 from sql.json_values import dumps
 from sql.mids import canonical_mid
@@ -64,11 +65,12 @@ def _original(context: Context, message: MessageBody, links: Links) -> dict[str,
         original["text"] = message.text
     if message.app_id is not None:
         original["app_id"] = message.app_id
-    if isinstance(message.reply_to, dict):
-        replied = message.reply_to.get("mid")
-        if isinstance(replied, str) and replied:
+    if message.reply_to is not None:
+        details = message.reply_to if isinstance(message.reply_to, dict) else {"reply_to": message.reply_to}
+        replied = text_id(details.get("mid"))
+        if replied is not None:
             original["reply_to"] = canonical_mid(replied, context.platform)
-        rest = {k: v for k, v in message.reply_to.items() if k != "mid" and v is not None}
+        rest = {k: v for k, v in details.items() if k != "mid" and v is not None}
         if rest:
             original["reply_to_details"] = rest
     attachments = _attachments(message, links)
@@ -78,20 +80,31 @@ def _original(context: Context, message: MessageBody, links: Links) -> dict[str,
 
 
 def _attachments(message: MessageBody, links: Links) -> list[dict[str, Any]]:
-    values = message.attachments if isinstance(message.attachments, list) else []
-    shaped = [_attachment(a, message.sticker_id, links) for a in values if isinstance(a, dict)]
+    values = message.attachments or []
+    shaped = [_attachment(value, links) for value in (values if isinstance(values, list) else [values])]
+    if message.sticker_id is not None and not any("sticker_id" in a for a in shaped):
+        # its place before it moved into the attachment
+        image = next((a for a in shaped if a["type"] in {"image", "sticker"}), None)
+        if image is None:
+            shaped.append({"type": "sticker", "sticker_id": message.sticker_id})
+        else:
+            image.update(type="sticker", sticker_id=message.sticker_id)
     return without_sticker_twins(shaped)
 
 
-def _attachment(value: dict[str, Any], message_sticker: str | None, links: Links) -> dict[str, Any]:
+def _attachment(value: Any, links: Links) -> dict[str, Any]:
     """Shape one attachment. Fallbacks have carried their link in four places (webhooks reference, 5.1)."""
+    if not isinstance(value, dict):
+        value = {"payload": value}  # of no shape that is known, and yet a part of the message
     payload = value.get("payload")
     fields: dict[str, Any] = dict(payload) if isinstance(payload, dict) else {}
     kind = value.get("type")
     type_ = kind if isinstance(kind, str) and kind else "unknown"
     link = _first_text(fields.pop("url", None), value.get("url"), value.get("URL"))
     title = _first_text(fields.pop("title", None), value.get("title"))
-    sticker_id = fields.pop("sticker_id", None) or (message_sticker if type_ in {"image", "sticker"} else None)
+    sticker_id = text_id(fields.get("sticker_id"))
+    if sticker_id is not None:
+        del fields["sticker_id"]
     if sticker_id is not None and type_ == "image":
         type_ = "sticker"  # before 2026 a sticker came as an image with a sticker_id
     extra = {k: v for k, v in fields.items() if v is not None}
@@ -100,9 +113,7 @@ def _attachment(value: dict[str, Any], message_sticker: str | None, links: Links
     for key, other in value.items():
         if key not in {"type", "payload", "url", "URL", "title"} and other is not None:
             extra.setdefault(key, other)
-    return attachment(
-        type_, link, links, title=title, sticker_id=str(sticker_id) if sticker_id is not None else None, extra=extra
-    )
+    return attachment(type_, link, links, title=title, sticker_id=sticker_id, extra=extra)
 
 
 def _first_text(*values: object) -> str | None:

@@ -39,8 +39,13 @@ def milliseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
+# Facebook's are below 200 and below 40 characters; what is far longer would not fit Postgres' indexes either
+MAX_MID = 500
+MAX_ID = 100
+
 Time = Annotated[datetime | None, BeforeValidator(read_time)]
 Text = Annotated[str | None, BeforeValidator(lambda v: v or None)]  # empty text is no text
+Mid = Annotated[str, Field(min_length=1, max_length=MAX_MID)]
 
 
 def _is_true(value: object) -> bool:
@@ -57,13 +62,13 @@ class _Shape(BaseModel):
 class Party(_Shape):
     """A sender or recipient. `user_ref` or a phone number may stand where the id is not known."""
 
-    id: Text = None
+    id: Annotated[Text, Field(max_length=MAX_ID)] = None
 
 
 class MessageBody(_Shape):
     """`message`: a message, an echo of one that the Page sent, or that one was unsent."""
 
-    mid: str = Field(min_length=1)
+    mid: Mid
     text: Text = None
     is_echo: Flag = False
     is_deleted: Flag = False
@@ -76,7 +81,7 @@ class MessageBody(_Shape):
 class EditBody(_Shape):
     """`message_edit`."""
 
-    mid: str = Field(min_length=1)
+    mid: Mid
     text: str | None = None
     num_edit: int = Field(default=0, ge=0, lt=2**31)
 
@@ -84,7 +89,7 @@ class EditBody(_Shape):
 class ReactionBody(_Shape):
     """`reaction`. `mid` is the message reacted to."""
 
-    mid: str = Field(min_length=1)
+    mid: Mid
     action: Literal["react", "unreact"]
     reaction: Text = None
     emoji: Text = None
@@ -93,7 +98,7 @@ class ReactionBody(_Shape):
 class PostbackBody(_Shape):
     """`postback`. `mid` came with webhook version 11; `payload` is only for the app that sent the button."""
 
-    mid: Text = None
+    mid: Annotated[Text, Field(max_length=MAX_MID)] = None
     title: Text = None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from app.webhook.items import text_id
 from app.webhook.message import message_rows
 from app.webhook.payload import EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
 from sql.json_values import canonical, dumps
@@ -18,6 +19,7 @@ from sql.mids import canonical_mid
 from sql.rows import Conversation, Event, Message, Reaction, Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import date, datetime
     from uuid import UUID
 
@@ -80,26 +82,28 @@ EVENT_KINDS = {
     "marketing_message_echoes": "marketing_message_echoes",
     "marketing_message_reads": "marketing_message_reads",
 }
-# `changes[].field` of which the catalogue knows; the field is the kind
+# `changes[].field`, besides the keys above, of which the catalogue knows; the name is the kind
 CHANGE_KINDS = {
-    "business_integrity",
-    "feed",
-    "group_feed",
-    "inbox_labels",
-    "mention",
-    "message_context",
-    "message_template_status_update",
-    "messenger_template_status_update",
-    "messaging_customer_information",
-    "messaging_integrity",
-    "messaging_in_thread_lead_form_submit",
-    "messaging_optouts",
-    "messaging_policy_enforcement",
-    "call_settings_update",
+    "business_integrity": "business_integrity",
+    "conversations": "conversations",
+    "feed": "feed",
+    "group_feed": "group_feed",
+    "inbox_labels": "inbox_labels",
+    "mention": "mention",
+    "messaging_integrity": "messaging_integrity",
+    "messaging_optouts": "optout",
+    "messaging_policy_enforcement": "policy_enforcement",
+    "messenger_template_status_update": "message_template_status_update",
 }
 _STATE_KEYS = {"message", "message_edit", "reaction", "postback", "delivery", "read"}
 # what stands beside a main key and tells about it; never a main key of its own
-_SIDE_KEYS = {"sender", "recipient", "timestamp", "prior_message", "hop_context", "lead", "is_self"}
+_BESIDE_A_MESSAGE = ("prior_message", "hop_context", "lead", "is_self")
+_SIDE_KEYS = {"sender", "recipient", "timestamp", *_BESIDE_A_MESSAGE}
+# what an event must not hold in clear: each lets its bearer act for the person
+_SECRETS = {
+    "account_linking": {"authorization_code"},
+    "optin": {"notification_messages_token", "one_time_notif_token"},
+}
 
 
 class Context(NamedTuple):
@@ -148,9 +152,10 @@ def _item(raw: RawItem, value: dict[str, Any], door: Door) -> Projected:
     rows: list[Row] = []
     kinds: list[str] = []
     if item.message is not None:
-        kinds.append("echo" if item.message.is_echo else "deleted" if item.message.is_deleted else "message")
-        sides = {k: value[k] for k in ("prior_message", "hop_context") if value.get(k) is not None}
-        rows += message_rows(context, item.message, sides) or [_event(context, "message", value, item.message.mid)]
+        kinds.append("deleted" if item.message.is_deleted else "echo" if item.message.is_echo else "message")
+        # a message alone stands beside sender, recipient and timestamp
+        sides = {k: value[k] for k in _BESIDE_A_MESSAGE if value.get(k) is not None} if len(value) > 4 else {}
+        rows += message_rows(context, item.message, sides) or _event(context, "message", value, item.message.mid)
     if item.postback is not None:
         kinds.append("postback")
         rows += _postback(context, item.postback, value)
@@ -163,20 +168,32 @@ def _item(raw: RawItem, value: dict[str, Any], door: Door) -> Projected:
     for kind, receipt in (("delivery", item.delivery), ("read", item.read)):
         if receipt is not None:
             kinds.append(kind)
-            rows.append(_receipt(context, kind, receipt, value))
-    named: list[str] = []
-    unknown: list[str] = []
+            rows += _receipt(context, kind, receipt, value)
     others = value.keys() - _SIDE_KEYS
-    if not kinds or len(kinds) != len(others):
-        for key in sorted(others - _STATE_KEYS):
-            if key in EVENT_KINDS:
-                named.append(EVENT_KINDS[key])
-            else:
-                unknown.append(key)
-        if named or unknown or not kinds:
-            rows.append(_event(context, named[0] if named else "unknown", value))
-        kinds += named
-    return Projected(rows, tuple(kinds) or ("unknown",), tuple(unknown))
+    if kinds and len(kinds) == len(others):
+        return Projected(rows, tuple(kinds))
+    named = [EVENT_KINDS[key] for key in sorted(others & EVENT_KINDS.keys())]
+    unknown = tuple(sorted(others - EVENT_KINDS.keys() - _STATE_KEYS))
+    if named or unknown or not kinds:
+        rows += _event(context, named[0] if named else "unknown", _without_state(context, value), _mid_in(value))
+    kinds += named
+    return Projected(rows, tuple(kinds) or ("unknown",), unknown)
+
+
+def _without_state(context: Context, value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what became rows of its own, so that an unsend finds it all; which message it was stays."""
+    return {
+        key: {"mid": canonical_mid(str(inner["mid"]), context.platform)}
+        if key in _STATE_KEYS and isinstance(inner, dict) and inner.get("mid") is not None
+        else inner
+        for key, inner in value.items()
+    }
+
+
+def _mid_in(value: dict[str, Any]) -> str | None:
+    """The message that an item of any kind is about."""
+    mids = (text_id(inner.get("mid")) for inner in value.values() if isinstance(inner, dict))
+    return next((mid for mid in mids if mid is not None), None)
 
 
 def _reason(error: ValidationError) -> str:
@@ -192,7 +209,9 @@ def _context(raw: RawItem, item: Item, door: Door) -> Context:
     """
     sender = item.sender.id if item.sender else None
     recipient = item.recipient.id if item.recipient else None
-    psid = next((party for party in (sender, recipient) if party is not None and party != raw.page_id), None)
+    is_echo = item.message is not None and item.message.is_echo
+    parties = (recipient, sender) if is_echo else (sender, recipient)
+    psid = next((party for party in parties if party is not None and party != raw.page_id), None)
     at = item.timestamp
     return Context(
         raw.page_id,
@@ -211,7 +230,7 @@ def _postback(context: Context, postback: PostbackBody, value: dict[str, Any]) -
         # its identity, alike in messaging and standby: only the app that sent the button sees the payload
         moment = value.get("timestamp")
         identity = canonical([context.psid or value.get("sender"), moment, postback.title])
-        return [_event(context, "postback", value, postback.mid, key="postback:" + sha256(identity).hexdigest())]
+        return _event(context, "postback", value, postback.mid, key="postback:" + sha256(identity).hexdigest())
     body = postback.model_dump(exclude={"mid"}, exclude_none=True)
     original = {"text": postback.title, "postback": body} if postback.title else {"postback": body}
     if isinstance(body.get("referral"), dict):
@@ -237,7 +256,7 @@ def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(edit.mid, context.platform)
     # Instagram sends new messages as `message_edit` without text and often without sender (webhooks reference, 5.3)
     if context.psid is None or edit.text is None:
-        return [_event(context, "message_edit", value, mid)]
+        return _event(context, "message_edit", value, mid)
     return [
         Conversation(context.page_id, context.psid, context.platform),
         Message(
@@ -254,7 +273,7 @@ def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
 def _reaction(context: Context, reaction: ReactionBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(reaction.mid, context.platform)
     if context.psid is None or context.sender is None:
-        return [_event(context, "reaction", value, mid)]
+        return _event(context, "reaction", value, mid)
     door = context.door
     is_removed = reaction.action == "unreact"
     return [
@@ -275,25 +294,28 @@ def _reaction(context: Context, reaction: ReactionBody, value: dict[str, Any]) -
     ]
 
 
-def _receipt(context: Context, kind: str, receipt: ReceiptBody, value: dict[str, Any]) -> Row:
+def _receipt(context: Context, kind: str, receipt: ReceiptBody, value: dict[str, Any]) -> list[Row]:
     if receipt.watermark is None or context.psid is None:
-        mid = canonical_mid(receipt.mid, context.platform) if receipt.mid else None
-        return _event(context, kind, value, mid)
-    return Conversation(
+        return _event(context, kind, value, receipt.mid)
+    conversation = Conversation(
         context.page_id,
         context.psid,
         context.platform,
         delivered_watermark=receipt.watermark if kind == "delivery" else None,
         read_watermark=receipt.watermark if kind == "read" else None,
     )
+    return [conversation]
 
 
 def _event(
     context: Context, kind: str, value: dict[str, Any], mid: str | None = None, *, key: str | None = None
-) -> Event:
-    """Keep an item whole. Its key is its identity, else its content: never the time at which Facebook sent it."""
+) -> list[Row]:
+    """Keep an item whole, but for its secrets. Its key is its identity, else its content.
+
+    Never the time at which Facebook sent it: that may differ when it sends the same item again.
+    """
     door = context.door
-    return Event(
+    event = Event(
         context.page_id,
         key or sha256(canonical(value)).hexdigest(),
         context.psid,
@@ -302,41 +324,62 @@ def _event(
         canonical_mid(mid, context.platform) if mid else None,
         context.at,
         context.is_estimated,
-        dumps(value),
+        dumps(_without_secrets(value)),
         door.received_at,
         door.day,
         door.id,
     )
+    if context.psid is None:
+        return [event]
+    return [Conversation(context.page_id, context.psid, context.platform), event]
+
+
+def _without_secrets(value: dict[str, Any]) -> dict[str, Any]:
+    """Put a fingerprint in a secret's place: alike for the same secret. The journal alone keeps what came."""
+    for key in value.keys() & _SECRETS.keys():
+        inner = value[key]
+        if isinstance(inner, dict):
+            secrets = {
+                k: f"sha256:{sha256(canonical(inner[k])).hexdigest()[:16]}" for k in inner.keys() & _SECRETS[key]
+            }
+            value = {**value, key: inner | secrets}
+    return value
 
 
 def _change(raw: RawItem, door: Door) -> Projected:
-    """`changes[{field, value}]`: a messaging item in another envelope, or an event of the Page."""
+    """`changes[{field, value}]`: a messaging item in another envelope, or an event of the Page or of the app."""
     value, field = raw.value.get("value"), raw.value.get("field")
     if not isinstance(field, str) or not field:
         raise ItemError("field: a change must name its field")
     inner = value if isinstance(value, dict) else {}
-    if inner.keys() & _STATE_KEYS and inner.keys() & {"sender", "recipient"}:
+    parties = [inner.get(key) for key in ("sender", "recipient", *(("user",) if field == "inbox_labels" else ()))]
+    if any(parties) and (not inner.keys().isdisjoint(_STATE_KEYS) or not inner.keys().isdisjoint(EVENT_KINDS)):
         return _item(raw, inner, door)
-    user = inner.get("user")
-    item = Item.model_construct(timestamp=read_time(inner.get("timestamp") or inner.get("created_time")))
-    context = _context(raw, item, door)
-    if isinstance(user, dict) and isinstance(user.get("id"), (str, int)):
-        context = context._replace(psid=str(user["id"]))
-    kind = field if field in CHANGE_KINDS or field in EVENT_KINDS else "unknown"
-    unknown = (f"changes:{field}",) if kind == "unknown" else ()
-    return Projected([_event(context, kind, raw.value)], (kind,), unknown)
+    if raw.platform == "permissions":
+        kind: str | None = "permission"
+    else:
+        kind = EVENT_KINDS.get(field) or CHANGE_KINDS.get(field)
+    time = inner.get("timestamp") or inner.get("created_time")
+    psid = _person(raw.page_id, (party.get("id") for party in parties if isinstance(party, dict)))
+    context = _context(raw, Item.model_construct(timestamp=read_time(time)), door)._replace(psid=psid)
+    event = _event(context, kind or "unknown", raw.value, _mid_in(inner))
+    return Projected(event, (kind or "unknown",), () if kind else (f"changes:{field}",))
 
 
 def _call(raw: RawItem, door: Door) -> Projected:
     """`calls[]`: times in seconds, ids in `from`, `to` or `recipient_id` (webhooks reference, 5.7)."""
     call = raw.value
-    parties = (str(call[k]) for k in ("from", "to", "recipient_id") if isinstance(call.get(k), (str, int)))
-    psid = next((p for p in parties if p and p != raw.page_id), None)
+    psid = _person(raw.page_id, (call.get(key) for key in ("from", "to", "recipient_id")))
     item = Item.model_construct(timestamp=read_time(call.get("timestamp")))
     context = _context(raw, item, door)._replace(psid=psid)
     key = None
-    if isinstance(call.get("id"), (str, int)) and isinstance(call.get("event"), str):
+    if text_id(call.get("id")) and isinstance(call.get("event"), str):
         session = call.get("session")
         version = session.get("version") if isinstance(session, dict) else None
         key = "call:" + sha256(canonical([call["id"], call["event"], call.get("call_status"), version])).hexdigest()
-    return Projected([_event(context, "call", call, key=key)], ("call",))
+    return Projected(_event(context, "call", call, key=key), ("call",))
+
+
+def _person(page_id: str, ids: Iterable[object]) -> str | None:
+    """Return whoever is not the Page."""
+    return next((psid for psid in map(text_id, ids) if psid is not None and psid != page_id), None)

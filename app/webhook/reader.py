@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import structlog
+
 from app.webhook.items import TEST_ID, Misshapen, explode
 from app.webhook.projection import Door, ItemError, project
 from sql.ingest import ItemRows
 from sql.json_values import UnreadableJsonError, loads
+
+log = structlog.get_logger(__name__)
+
+MAX_ITEMS = 5_000  # Meta's own maximum is 1,000 updates (webhooks reference, section 3)
 
 
 class Reading(NamedTuple):
@@ -29,7 +35,10 @@ def read_body(body: bytes, door: Door) -> Reading:
         reading.dead_letters.append(("", str(error)))
         return reading
     tests = 0
-    for item in explode(payload):
+    for count, item in enumerate(explode(payload)):
+        if count == MAX_ITEMS:
+            reading.dead_letters.append((item.path, f"more than {MAX_ITEMS} items: from here on it was not read"))
+            break
         if isinstance(item, Misshapen):
             reading.dead_letters.append((item.path, item.reason))
             continue
@@ -40,6 +49,11 @@ def read_body(body: bytes, door: Door) -> Reading:
             projected = project(item, door)
         except ItemError as error:
             reading.dead_letters.append((item.path, str(error)))
+            continue
+        except Exception as error:
+            # a fault of ours; a later version can replay it
+            log.exception("item_not_understood", delivery=str(door.id), path=item.path)
+            reading.dead_letters.append((item.path, f"not understood: {type(error).__name__}"))
             continue
         reading.items.append(ItemRows(item.path, projected.rows))
         reading.kinds.extend(projected.kinds)
