@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.routing import Route
 
-from app.api.wire import MAX_ID, Id, Json, Limit, NoQuery, Shape, from_cursor, page_of, path_id, read_query
+from app.api.wire import Id, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_query, run_number
 from app.problems import ProblemError
 from sql.sync_runs import list_runs, show_runs
 
@@ -36,9 +36,7 @@ async def index(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """One run."""
     read_query(request, NoQuery)
-    given = path_id(request, "run_id")
-    # not the router's own number: it fails on one of thousands of digits
-    run_id = int(given) if given.isascii() and given.isdigit() and len(given) < len(str(MAX_ID)) else 0
+    run_id = run_number(request.path_params["run_id"])
     async with request.state.pool.acquire() as connection:
         rows = await show_runs(connection, [run_id])
     if not rows:

@@ -11,7 +11,7 @@ from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.routing import Route
 
-from app.api.wire import Id, Json, Shape, read_json, read_query
+from app.api.wire import Id, Json, Shape, read_json, read_query, run_number
 from app.problems import ProblemError
 from sql.pages import list_pages, show_page
 from sql.sync_runs import ENDED, enqueue_run, show_runs
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sql.pool import Pool
 
 LOOK_EVERY_SECONDS = 0.25
+HEARTBEAT_SECONDS = 15  # proxies close a connection on which nothing comes, many after 60 seconds
 Mode = Literal["incremental", "full"]
 WaitSeconds = Annotated[float, Field(ge=0, le=300)]
 
@@ -60,11 +61,11 @@ async def sync_all(request: Request) -> Response:
     """Sync every Page in parallel: one run per Page, 200 when all have ended."""
     body = await read_json(request, _SyncAllBody)
     async with request.state.pool.acquire() as connection:
-        pages = await list_pages(connection)
+        # a Page whose token is dead gets its run too: it fails, and says what to do
         run_ids = [
             await enqueue_run(connection, page["page_id"], body.mode, requested_by="api")
-            for page in pages
-            if page["state"] == "active"
+            for page in await list_pages(connection)
+            if page["state"] != "paused"
         ]
     await _wake(request)
     runs = await _wait(request.state.pool, run_ids, body.wait_seconds)
@@ -72,10 +73,18 @@ async def sync_all(request: Request) -> Response:
 
 
 async def sync_stream(request: Request) -> Response:
-    """Sync one Page and tell its progress as server-sent events: `progress`, then `complete` or `failed`."""
+    """Sync one Page and tell its progress as server-sent events: `progress`, then `complete` or `failed`.
+
+    Each event's id is its run's: who comes back with it as `Last-Event-ID` follows that run and starts no other.
+    """
     query = read_query(request, _StreamQuery)
-    run_id = await _enqueue(request, query.page_id, query.mode)
-    return EventSourceResponse(_events(request.state.pool, run_id))
+    pool = request.state.pool
+    runs = await _read(pool, [run_number(request.headers.get("last-event-id", ""))])
+    if runs and runs[0]["page_id"] == query.page_id:
+        run_id = runs[0]["id"]
+    else:
+        run_id = await _enqueue(request, query.page_id, query.mode)
+    return EventSourceResponse(_events(pool, run_id), ping=HEARTBEAT_SECONDS)
 
 
 async def _events(pool: Pool, run_id: int) -> AsyncIterator[ServerSentEvent]:
@@ -92,7 +101,8 @@ async def _events(pool: Pool, run_id: int) -> AsyncIterator[ServerSentEvent]:
 
 
 def _event(name: str, run: asyncpg.Record) -> ServerSentEvent:
-    return ServerSentEvent(orjson.dumps(dict(run), default=str, option=orjson.OPT_UTC_Z).decode(), event=name)
+    data = orjson.dumps(dict(run), default=str, option=orjson.OPT_UTC_Z).decode()
+    return ServerSentEvent(data, event=name, id=str(run["id"]))
 
 
 async def _enqueue(request: Request, page_id: str, mode: str) -> int:

@@ -79,9 +79,13 @@ def _instant(value: object) -> datetime:
     """Read a time as it is written, never as a number: 2026 is no second of the year 1970."""
     try:
         given = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+        instant = given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("not a time: write 2026-01-31 or 2026-01-31T18:00:00Z") from None
+        instant = None
+    # before 1970 there was nothing, and sums with such a time may leave what a time can hold
+    if instant is None or instant.year < 1970:
+        raise ValueError("not a time since 1970: write 2026-01-31 or 2026-01-31T18:00:00Z")
+    return instant
 
 
 Instant = Annotated[datetime, BeforeValidator(_instant)]
@@ -141,6 +145,11 @@ def path_id(request: Request, name: str) -> str:
     if "\x00" in value:
         raise ProblemError(404, f"nothing has such a {name}")
     return value
+
+
+def run_number(text: str) -> int:
+    """Read a run's id, 0 (no run has it) for what is none; the router's own numbers fail on thousands of digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < len(str(MAX_ID)) else 0
 
 
 def to_cursor(*values: str | int | datetime | UUID) -> str:

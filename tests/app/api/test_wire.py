@@ -1,0 +1,255 @@
+"""What holds for all of `/api`: the key, problems, parameters that are odd."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+import pytest
+
+from app.api import wire
+from app.api.routes import api_routes
+from app.problems import ProblemError
+from tests.app.service import API_KEY, OLD_API_KEY, assert_problem, running, settings_for
+
+if TYPE_CHECKING:
+    from tests.app.service import Service
+
+PATHS = [
+    "/api/conversations",
+    "/api/conversations/1/2",
+    "/api/conversations/1/2/messages",
+    "/api/conversations/sync-stream?page_id=1",
+    "/api/backfills",
+    f"/api/backfills/{uuid4()}",
+    "/api/runs",
+    "/api/runs/1",
+    "/api/pages",
+    "/api/pages/1",
+    "/api/deliveries",
+    "/api/loss",
+    "/api/nothing",
+]
+POSTS = [
+    "/api/conversations/sync",
+    "/api/conversations/sync-all",
+    "/api/backfills",
+    "/api/pages",
+    "/api/deliveries/replay",
+]
+LISTS = ["/api/conversations", "/api/conversations/1/2/messages", "/api/backfills", "/api/runs", "/api/deliveries"]
+
+
+def packed(value: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(value)).rstrip(b"=").decode()
+
+
+NOW = datetime.now(UTC).isoformat()
+FORGED = [
+    "x",
+    "!!!",
+    "💥",
+    "A" * 5000,
+    packed(None),
+    packed({}),
+    packed([]),
+    packed(7),
+    packed([True]),
+    packed([-1]),
+    packed([2**63]),
+    packed([1.5]),
+    packed([None]),
+    packed([[1]]),
+    packed(["1"]),
+    packed([NOW]),
+    packed([NOW, "x", []]),
+    packed([NOW, None]),
+    packed([NOW, 1]),
+    packed([NOW, "a\x00b"]),
+    packed([NOW, {"a": 1}]),
+    packed(["yesterday", str(uuid4())]),
+    packed(["0001-01-01T00:00:00+14:00", str(uuid4())]),
+    packed(["9999-12-31T23:59:59-14:00", str(uuid4())]),
+    packed([NOW, "1", "2\x00"]),
+    packed([NOW, "1", "2", "3"]),
+    packed([1, 2, 3]),
+]
+
+
+async def test_without_the_key_every_endpoint_answers_401(service: Service) -> None:
+    requests = [("DELETE", "/api/pages/1"), *(("GET", path) for path in PATHS), *(("POST", path) for path in POSTS)]
+    for key in ("", "wrong", API_KEY[:-1], API_KEY + "x", f"{API_KEY},{OLD_API_KEY}"):
+        for method, path in requests:
+            response = await service.http.request(method, path, headers={"authorization": f"Bearer {key}"})
+            assert_problem(response, 401)
+            assert response.headers["www-authenticate"].startswith("Bearer")
+            assert API_KEY not in response.text
+    del service.http.headers["authorization"]
+    for method, path in requests:
+        assert_problem(await service.http.request(method, path), 401)
+
+
+async def test_every_key_of_the_setting_opens_and_the_scheme_may_be_of_any_case(service: Service) -> None:
+    for header in (f"Bearer {API_KEY}", f"bearer {OLD_API_KEY}", f"BEARER  {API_KEY} "):
+        response = await service.http.get("/api/runs", headers={"authorization": header})
+        assert response.status_code == 200
+    for scheme in ("Basic", "Token", ""):
+        assert_problem(await service.http.get("/api/runs", headers={"authorization": f"{scheme} {API_KEY}"}), 401)
+
+
+async def test_the_key_is_compared_in_constant_time_with_every_key(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[bytes] = []
+
+    def compare(given: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return hmac.compare_digest(given, known)
+
+    monkeypatch.setattr(wire, "hmac", type("Watched", (), {"compare_digest": staticmethod(compare)}))
+    for key in (API_KEY, OLD_API_KEY, "wrong"):
+        compared.clear()
+        await service.http.get("/api/runs", headers={"authorization": f"Bearer {key}"})
+        assert compared == [API_KEY.encode(), OLD_API_KEY.encode()]
+
+
+async def test_an_unknown_path_is_a_404_problem(service: Service) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        for path in ("/nothing", "/api/nothing", "/api/conversations/1/2/3/4", "/"):
+            assert_problem(await service.http.request(method, path), 404)
+
+
+async def test_a_wrong_method_is_a_405_problem_that_names_the_right_ones(service: Service) -> None:
+    for method, path, right in (
+        ("PUT", "/api/conversations", "GET"),
+        ("PATCH", "/api/runs/1", "GET"),
+        ("GET", "/api/conversations/sync", "POST"),
+        ("DELETE", "/webhook", "POST"),
+        ("POST", "/healthz", "GET"),
+    ):
+        response = await service.http.request(method, path)
+        assert_problem(response, 405)
+        assert right in response.headers["allow"]
+
+
+async def test_a_body_beyond_the_limit_is_a_413_problem(service: Service) -> None:
+    for path in POSTS:
+        assert_problem(await service.http.post(path, content=b" " * (wire.MAX_BODY + 1)), 413)
+
+
+async def test_a_body_that_is_no_json_object_of_the_shape_is_a_422_problem(service: Service) -> None:
+    for path in POSTS:
+        for body in (b"{", b"[]", b"null", b'"a"', b"\xff\xfe", b'{"a": 1e999}', b'{"x": "\\ud800"}'):
+            response = await service.http.post(path, content=body)
+            assert_problem(response, 422, response.json().get("field"))
+
+
+async def test_an_unknown_field_of_a_body_is_named(service: Service) -> None:
+    for path, right in (
+        ("/api/conversations/sync", {"page_id": "1"}),
+        ("/api/conversations/sync-all", {}),
+        ("/api/backfills", {"all": True, "since": "2026-01-01"}),
+        ("/api/pages", {"access_token": "EAAx"}),
+        ("/api/deliveries/replay", {"state": "dead"}),
+    ):
+        response = await service.http.post(path, json={**right, "colour": "blue"})
+        assert "colour: not known here; known: " in assert_problem(response, 422, "colour")
+
+
+async def test_an_unknown_query_parameter_is_named_and_the_known_ones_are_listed(service: Service) -> None:
+    for path in PATHS[:-1]:
+        response = await service.http.get(path + ("&" if "?" in path else "?") + "colour=blue")
+        assert "colour: not known here; known: " in assert_problem(response, 422, "colour")
+
+
+async def test_a_filter_that_this_version_lacks_is_refused_and_not_ignored(service: Service) -> None:
+    for name in ("search", "unread", "include_tags", "updated_from"):
+        assert_problem(await service.http.get("/api/conversations", params={name: "1"}), 422, name)
+
+
+async def test_a_limit_out_of_its_range_is_a_422_problem(service: Service) -> None:
+    for path in LISTS:
+        for limit in ("0", "501", "-1", "x", "1.5", "", "9" * 30):
+            assert_problem(await service.http.get(path, params={"limit": limit}), 422, "limit")
+
+
+async def test_a_forged_or_foreign_cursor_is_a_422_problem_never_a_500(service: Service) -> None:
+    for path in LISTS:
+        for cursor in FORGED:
+            assert_problem(await service.http.get(path, params={"cursor": cursor}), 422, "cursor")
+        fitting = [
+            values
+            for values in ([1], [NOW, str(uuid4())], [NOW, "1", "2"])
+            if (await service.http.get(path, params={"cursor": packed(values)})).status_code != 422
+        ]
+        assert len(fitting) == 1, path
+
+
+ODD = ["%00", "a%00b", "%ff%fe", "%ED%A0%80", "%2F", "a%2Fb", "%F0%9F%92%A5", "'; --", "%25", "-1", "1e9", "%0a"]
+
+
+async def test_an_odd_path_is_unknown_and_never_a_failure(service: Service) -> None:
+    for path in (
+        "/api/conversations/{}/2",
+        "/api/conversations/1/{}",
+        "/api/conversations/1/{}/messages",
+        "/api/pages/{}",
+        "/api/runs/{}",
+        "/api/backfills/{}",
+    ):
+        for odd in [*ODD, "x" * 5000, "9" * 5000]:
+            response = await service.http.get(path.format(odd))
+            assert response.status_code in {404, 307}, response.text
+            response = await service.http.delete(path.format(odd))
+            assert response.status_code in {404, 405, 307}, response.text
+
+
+async def test_an_odd_query_is_refused_and_never_a_failure(service: Service) -> None:
+    for name in ("page_id", "cursor", "state", "limit"):
+        for odd in [*ODD, "x" * 5000, ""]:
+            response = await service.http.get(f"/api/runs?{name}={odd}")
+            assert response.status_code in {200, 422}, response.text
+
+
+async def test_what_nobody_foresaw_is_a_500_problem_that_tells_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr("app.api.runs.list_runs", fail)
+    detail = assert_problem(await service.http.get("/api/runs"), 500)
+    assert "secret" not in detail
+
+
+async def test_a_database_that_is_away_is_a_503_problem_with_retry_after(database: str, graph: object) -> None:
+    assert graph
+    async with running(settings_for(database)) as service:
+        await service.state["pool"].close()
+        response = await service.http.get("/api/runs")
+        assert_problem(response, 503)
+        assert int(response.headers["retry-after"]) > 0
+        assert_problem(await service.http.get("/readyz"), 503)
+
+
+@pytest.mark.parametrize(
+    "values", [("2026-01-02T03:04:05.678901+00:00", "1", "2"), ("2026-01-02T03:04:05+00:00", "ü/+", '"')]
+)
+def test_a_cursor_gives_back_what_was_packed(values: tuple[str, str, str]) -> None:
+    at = datetime.fromisoformat(values[0])
+    cursor = wire.to_cursor(at, *values[1:])
+    assert wire.from_cursor(cursor, datetime, str, str) == (at, *values[1:])
+    with pytest.raises(ProblemError):
+        wire.from_cursor(cursor, datetime, str)
+
+
+def test_every_route_of_the_api_is_among_these() -> None:
+    asked = {path.partition("?")[0] for path in [*PATHS, *POSTS]}
+    for route in api_routes():
+        pattern = re.compile("/api" + re.sub(r"\{\w+(:\w+)?\}", "[^/]+", route.path))
+        assert any(pattern.fullmatch(path) for path in asked), route.path

@@ -1,0 +1,96 @@
+"""A Graph API small enough to see through: Pages with a token each, threads with messages, and a gate to hold it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+
+class FakePage(NamedTuple):
+    page_id: str
+    name: str
+    threads: list[dict[str, Any]]
+
+
+def graph_time(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
+
+
+def thread(page_id: str, psid: str, *messages: tuple[str, str, datetime]) -> dict[str, Any]:
+    """A thread with its messages (mid, text, at), newest first, all from the person."""
+    person, page = {"id": psid, "name": f"Person {psid}"}, {"id": page_id, "name": "Page"}
+    nodes = [
+        {"id": mid, "created_time": graph_time(at), "from": person, "to": {"data": [page]}, "message": text}
+        for mid, text, at in messages
+    ]
+    return {
+        "id": f"t_{psid}",
+        "updated_time": nodes[0]["created_time"],
+        "participants": {"data": [person, page]},
+        "message_count": len(nodes),
+        "unread_count": 0,
+        "can_reply": True,
+        "messages": {"data": nodes},
+    }
+
+
+class FakeGraph:
+    """Answers by token. `held` calls of a list wait at the gate; `refusal` is answered to everything while set."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, FakePage] = {}
+        self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = asyncio.Semaphore(0)
+        self.paths: list[str] = []
+
+    def add(self, token: str, page_id: str, *threads: dict[str, Any], name: str = "A Page") -> None:
+        self.pages[token] = FakePage(page_id, name, list(threads))
+
+    async def answer(self, path: str, authorization: str) -> tuple[int, dict[str, Any]]:
+        self.paths.append(path)
+        if path.endswith("/conversations"):
+            self.waiting.release()
+            await self.gate.wait()
+        if self.refusal is not None:
+            return self.refusal
+        token = authorization.removeprefix("Bearer ")
+        page = self.pages.get(token)
+        if page is None:
+            return 400, graph_error(190, f"Malformed access token {token}")
+        _, _, rest = path.lstrip("/").partition("/")  # without the version
+        if rest == "me":
+            return 200, {"id": page.page_id, "name": page.name}
+        if rest == f"{page.page_id}/conversations":
+            return 200, {"data": page.threads}
+        return 400, graph_error(100, f"Unsupported get request: {rest}")
+
+    async def respond(self, request: httpx.Request) -> httpx.Response:
+        """As a side effect of respx."""
+        status, body = await self.answer(request.url.path, request.headers.get("authorization", ""))
+        return httpx.Response(status, json=body, headers={"date": format_datetime(datetime.now(UTC), usegmt=True)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As an ASGI application."""
+        if scope["type"] != "http":
+            raise RuntimeError(scope["type"])
+        await receive()
+        headers = dict(scope["headers"])
+        status, body = await self.answer(scope["path"], headers.get(b"authorization", b"").decode())
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
+        )
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+def graph_error(code: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "OAuthException", "code": code, "fbtrace_id": "trace"}}
