@@ -1,0 +1,101 @@
+"""The real application with two routes to compare it with, in a process of its own.
+
+- `/bench/noop`: the same endpoint, which checks the signature and reads the JSON, and writes nothing;
+- `/bench/rows`: the same, which also turns the items into rows;
+- `/bench/each`: the same endpoint, one transaction per request instead of one per group.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.routing import Route
+
+from app.asgi import make_app
+from app.logs import configure_logging
+from app.settings import Settings
+from app.webhook.group_commit import GroupCommit
+from app.webhook.receiver import Receiver
+from sql.ingest import Ingest, Ingestor
+from sql.json_values import loads
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from starlette.applications import Starlette
+    from starlette.types import Receive, Scope, Send
+
+EACH_CONNECTIONS = 12
+
+
+class _Nothing(GroupCommit):
+    """Writes nothing."""
+
+    def __init__(self) -> None: ...
+
+    async def commit(self, delivery: Ingest, *, began: float | None = None) -> None: ...
+
+
+class _Each(GroupCommit):
+    """A transaction per request."""
+
+    async def commit(self, delivery: Ingest, *, began: float | None = None) -> None:  # noqa: ARG002
+        await self._ingestor.write([delivery])
+
+
+class _Unread(Receiver):
+    """Reads the JSON and makes no rows of it."""
+
+    def _ingest(self, body: bytes) -> Any:
+        return loads(body)
+
+
+class _Endpoint:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["state"][self._name](scope, receive, send)
+
+
+def bench_app(settings: Settings) -> Starlette:
+    """Build the product's application and put the routes for comparison beside its own."""
+    app = make_app(settings)
+    own = app.router.lifespan_context
+    known: dict[str, Any] = {"secrets": settings.app_secrets, "verify_tokens": settings.verify_tokens}
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        async with AsyncExitStack() as stack:
+            state = await stack.enter_async_context(own(app))
+            assert state is not None
+            each = _Each(Ingestor(state["pool"]))
+            yield {
+                **state,
+                "noop": _Unread(_Nothing(), **known),
+                "rows": Receiver(_Nothing(), **known),
+                "each": Receiver(each, **known),
+            }
+
+    app.router.lifespan_context = lifespan
+    for name in ("noop", "rows", "each"):
+        app.router.routes.insert(0, Route(f"/bench/{name}", _Endpoint(name), methods=["GET", "POST"]))
+    return app
+
+
+def main() -> None:
+    """Serve on the listening socket whose descriptor is the argument, with settings from the environment."""
+    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    configure_logging(settings.log_level)
+    config = uvicorn.Config(
+        bench_app(settings), loop="uvloop", http="httptools", access_log=False, log_config=None, lifespan="on"
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Measurements as a table of ratios: a machine's absolute numbers mean little, ratios within one run mean more."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Measure(NamedTuple):
+    """How fast one thing was, in one round."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+class Target(NamedTuple):
+    """At least so many times as fast as another row."""
+
+    row: str
+    other: str
+    at_least: float
+
+
+class Verdict(NamedTuple):
+    """A claim, what was found, and whether it holds."""
+
+    claim: str
+    found: str
+    holds: bool
+
+
+def middle(rounds: Sequence[Measure]) -> Measure:
+    """The median of several rounds, each column for itself."""
+    return Measure(*(median(column) for column in zip(*rounds, strict=True)))
+
+
+def print_measures(title: str, rows: dict[str, Sequence[Measure]], *, base: str, unit: str) -> None:
+    """Print one line per row: the median of its rounds, its slowest and fastest round, its ratio to `base`."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("what")
+    for heading in (f"{unit}/s", "slowest-fastest round", f"x {base}", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for name, rounds in rows.items():
+        m = middle(rounds)
+        speeds = [r.per_second for r in rounds]
+        table.add_row(
+            name,
+            f"{m.per_second:,.0f}",
+            f"{min(speeds):,.0f}-{max(speeds):,.0f}",
+            f"{ratio(rounds, rows[base]):.2f}",
+            f"{m.p50_ms:.1f}",
+            f"{m.p99_ms:.1f}",
+        )
+    Console().print(table)
+
+
+def ratio(rounds: Sequence[Measure], others: Sequence[Measure]) -> float:
+    """How many times as fast: the median over the rounds, since a round's measurements stand side by side in time."""
+    return median(a.per_second / b.per_second for a, b in zip(rounds, others, strict=True))
+
+
+def judge(rows: dict[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:
+    """Compare ratios with targets."""
+    return [
+        Verdict(f"{t.row} >= {t.at_least:g} x {t.other}", f"{found:.2f} x", found >= t.at_least)
+        for t in targets
+        for found in (ratio(rows[t.row], rows[t.other]),)
+    ]
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Print what was claimed and what was found."""
+    table = Table()
+    for heading in ("claim", "found", ""):
+        table.add_column(heading)
+    for v in verdicts:
+        table.add_row(v.claim, v.found, "[green]holds[/]" if v.holds else "[red]does not hold[/]")
+    Console().print(table)

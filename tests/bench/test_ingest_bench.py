@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from app.webhook.group_commit import GroupCommit
+from app.webhook.receiver import Receiver
+from sql.ingest import Ingestor
+from tests.bench import bodies
+from tests.bench.ingest import SECRET, stored_as_sent
+from tests.bench.load import send, write_requests
+from tests.bench.table import Measure, Target, judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sql.pool import Pool
+    from sql.upsert import Connection
+
+SENT = range(bodies.REACTS_TO, bodies.REACTS_TO + 420)
+
+
+async def test_every_body_of_the_bench_is_accepted_and_stored_as_it_must_be(
+    pool: Pool, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "requests"
+    assert write_requests(file, bodies.requests(SENT, "/webhook", SECRET.encode())) == len(SENT)
+    async with GroupCommit(Ingestor(pool)) as group_commit:
+        receiver = Receiver(group_commit, secrets=[SECRET], verify_tokens=["verify"])
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(receiver, lifespan="off", log_config=None, ws="none"))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        load = await send(file, "127.0.0.1", listening.getsockname()[1], connections=8, seconds=60)
+        server.should_exit = True
+        await serving
+    assert (load.sent, load.refused) == (len(SENT), [])
+    verdicts = await stored_as_sent(connection, [SENT])
+    assert [v for v in verdicts if not v.holds] == []
+    one_more = await stored_as_sent(connection, [SENT, range(SENT.stop, SENT.stop + 1)])
+    assert [v.claim for v in one_more if not v.holds] == ["deliveries stored = sent", "messages stored = sent"]
+
+
+def test_of_twenty_bodies_sixteen_are_texts_two_echoes_one_a_reaction_and_one_a_receipt() -> None:
+    sent = [bodies.body(n) for n in range(bodies.REACTS_TO, bodies.REACTS_TO + 20)]
+    echoes, reactions, reads = (
+        sum(key in body for body in sent) for key in (b'"is_echo"', b'"reaction":{', b'"read":{')
+    )
+    assert (20 - echoes - reactions - reads, echoes, reactions, reads) == (16, 2, 1, 1)
+    assert all(body.isascii() for body in sent)
+
+
+def test_a_target_is_judged_by_the_median_of_the_rounds_ratios() -> None:
+    slow, fast = [Measure(per_second, 1, 1) for per_second in (10, 20, 10)], [Measure(40, 1, 1)] * 3
+    rows = {"slow": slow, "fast": fast}
+    assert [v.holds for v in judge(rows, [Target("fast", "slow", 4), Target("fast", "slow", 4.1)])] == [True, False]
