@@ -150,14 +150,9 @@ class _Bench:
 async def stored_as_sent(connection: Connection, numbers: Sequence[range]) -> list[Verdict]:
     """Compare what is stored with what bodies of these numbers must have become."""
     due = bodies.stored(chain.from_iterable(numbers))
-    journal, messages, reactions = await connection.fetchrow(
-        """
-        SELECT
-            (SELECT count(*) FROM webhook_deliveries WHERE state = 'stored'),
-            (SELECT count(*) FROM messages WHERE sent_at IS NOT NULL),
-            (SELECT count(*) FROM message_reactions)
-        """
-    )
+    journal = await connection.fetchval("SELECT count(*) FROM webhook_deliveries WHERE state = 'stored'")
+    messages = await connection.fetchval("SELECT count(*) FROM messages WHERE sent_at IS NOT NULL")
+    reactions = await connection.fetchval("SELECT count(*) FROM message_reactions")
     read = {
         (r["page_id"], r["psid"]): r["read_watermark"]
         for r in await connection.fetch(

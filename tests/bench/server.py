@@ -89,7 +89,7 @@ def bench_app(settings: Settings) -> Starlette:
 
 def main() -> None:
     """Serve on the listening socket whose descriptor is the argument, with settings from the environment."""
-    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    settings = Settings()
     configure_logging(settings.log_level)
     config = uvicorn.Config(
         bench_app(settings), loop="uvloop", http="httptools", access_log=False, log_config=None, lifespan="on"

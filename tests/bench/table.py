@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Measure(NamedTuple):
@@ -41,7 +41,7 @@ def middle(rounds: Sequence[Measure]) -> Measure:
     return Measure(*(median(column) for column in zip(*rounds, strict=True)))
 
 
-def print_measures(title: str, rows: dict[str, Sequence[Measure]], *, base: str, unit: str) -> None:
+def print_measures(title: str, rows: Mapping[str, Sequence[Measure]], *, base: str, unit: str) -> None:
     """Print one line per row: the median of its rounds, its slowest and fastest round, its ratio to `base`."""
     table = Table(title=title, title_justify="left")
     table.add_column("what")
@@ -66,7 +66,7 @@ def ratio(rounds: Sequence[Measure], others: Sequence[Measure]) -> float:
     return median(a.per_second / b.per_second for a, b in zip(rounds, others, strict=True))
 
 
-def judge(rows: dict[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:
+def judge(rows: Mapping[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:
     """Compare ratios with targets."""
     return [
         Verdict(f"{t.row} >= {t.at_least:g} x {t.other}", f"{found:.2f} x", found >= t.at_least)
