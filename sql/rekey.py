@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sql.batches import columns
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -13,66 +15,103 @@ if TYPE_CHECKING:
 async def rekey(connection: Connection, page_id: str, thread_id: str, psid: str, *, now: datetime) -> bool:
     """Move all that stands under `thread_id` to `psid`, and keep the thread's row as the alias for old links.
 
-    Both conversations are locked, in the order of their keys. Returns whether there was anything to move; doing it
-    twice does nothing. Must be called inside a transaction.
+    The caller has locked the thread's row and the person's conversation, and derives that one's last message
+    afterwards. Returns whether there was anything to move; doing it twice does nothing. Must be called inside a
+    transaction.
     """
-    await connection.execute(
-        """
-        INSERT INTO conversations (page_id, psid, platform, created_at, updated_at)
-        SELECT c.page_id, $3, c.platform, c.created_at, $4
-        FROM conversations AS c WHERE c.page_id = $1 AND c.psid = $2
-        ON CONFLICT (page_id, psid) DO NOTHING
-        """,
-        page_id,
-        thread_id,
-        psid,
-        now,
-    )
-    locked = await connection.fetch(
-        """
-        SELECT c.psid FROM conversations AS c
-        WHERE c.page_id = $1 AND c.psid IN ($2, $3)
-        ORDER BY c.psid
-        FOR UPDATE
-        """,
-        page_id,
-        thread_id,
-        psid,
-    )
     await connection.execute(
         "UPDATE conversation_threads SET psid = $3 WHERE page_id = $1 AND thread_id = $2 AND psid = thread_id",
         page_id,
         thread_id,
         psid,
     )
-    if thread_id not in {r["psid"] for r in locked}:
+    moved = await connection.execute(
+        """
+        WITH stand_in AS (
+            DELETE FROM conversations AS o WHERE o.page_id = $1 AND o.psid = $2 RETURNING o.*
+        )
+        INSERT INTO conversations AS c (
+            page_id, psid, platform, graph, delivered_watermark, read_watermark, created_at, updated_at
+        )
+        SELECT s.page_id, $3, s.platform, s.graph, s.delivered_watermark, s.read_watermark, s.created_at, $4
+        FROM stand_in AS s
+        ON CONFLICT (page_id, psid) DO UPDATE SET
+            platform = GREATEST(c.platform, excluded.platform),
+            graph = merge_fields(c.graph, excluded.graph),
+            delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
+            read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
+            created_at = LEAST(c.created_at, excluded.created_at),
+            updated_at = excluded.updated_at
+        """,
+        page_id,
+        thread_id,
+        psid,
+        now,
+    )
+    if moved == "INSERT 0 0":
         return False
-    for statement in _MOVES:
-        await connection.execute(statement, page_id, thread_id, psid)
+    await connection.execute(
+        "UPDATE messages SET psid = $3, moved_from = $2, updated_at = $4 WHERE page_id = $1 AND psid = $2",
+        page_id,
+        thread_id,
+        psid,
+        now,
+    )
+    await connection.execute(
+        "UPDATE conversation_events SET psid = $3, updated_at = $4 WHERE page_id = $1 AND psid = $2",
+        page_id,
+        thread_id,
+        psid,
+        now,
+    )
+    await connection.execute(
+        """
+        WITH stand_in AS (
+            DELETE FROM conversation_tags AS o WHERE o.page_id = $1 AND o.psid = $2 RETURNING o.*
+        )
+        INSERT INTO conversation_tags AS t (page_id, psid, tag_id, created_at)
+        SELECT s.page_id, $3, s.tag_id, s.created_at FROM stand_in AS s
+        ON CONFLICT (page_id, psid, tag_id) DO UPDATE SET created_at = excluded.created_at
+        WHERE excluded.created_at < t.created_at
+        """,
+        page_id,
+        thread_id,
+        psid,
+    )
     return True
 
 
-_MOVES = (
+async def rekey_late(
+    connection: Connection, learnt: set[tuple[str, str, str]], *, now: datetime
+) -> set[tuple[str, str]]:
+    """Move the conversations of threads whose person a message told, where the thread's id still stands in.
+
+    `learnt` is (page_id, thread_id, psid). Locks are taken without waiting, as others take them before those that the
+    caller holds by now. Returns the conversations that have gained messages.
     """
-    UPDATE messages SET psid = $3, moved_from = $2, thread_id = GREATEST(thread_id, $2)
-    WHERE page_id = $1 AND psid = $2
-    """,
-    "UPDATE conversation_events SET psid = $3 WHERE page_id = $1 AND psid = $2",
-    """
-    INSERT INTO conversation_tags (page_id, psid, tag_id, created_at)
-    SELECT t.page_id, $3, t.tag_id, t.created_at FROM conversation_tags AS t WHERE t.page_id = $1 AND t.psid = $2
-    ON CONFLICT (page_id, psid, tag_id) DO NOTHING
-    """,
-    "DELETE FROM conversation_tags WHERE page_id = $1 AND psid = $2",
-    """
-    UPDATE conversations AS c SET
-        platform = GREATEST(c.platform, o.platform),
-        graph = merge_fields(c.graph, o.graph),
-        delivered_watermark = GREATEST(c.delivered_watermark, o.delivered_watermark),
-        read_watermark = GREATEST(c.read_watermark, o.read_watermark),
-        created_at = LEAST(c.created_at, o.created_at)
-    FROM conversations AS o
-    WHERE c.page_id = $1 AND c.psid = $3 AND o.page_id = $1 AND o.psid = $2
-    """,
-    "DELETE FROM conversations WHERE page_id = $1 AND psid = $2",
-)
+    persons: dict[tuple[str, str], str] = {}
+    for page_id, thread_id, psid in sorted(learnt):
+        persons[page_id, thread_id] = psid
+    threads = await connection.fetch(
+        """
+        SELECT t.page_id, t.thread_id
+        FROM conversation_threads AS t
+        JOIN unnest($1::text[], $2::text[]) AS n (page_id, thread_id)
+        ON t.page_id = n.page_id AND t.thread_id = n.thread_id
+        WHERE t.psid = t.thread_id
+        FOR NO KEY UPDATE OF t NOWAIT
+        """,
+        *columns(sorted(persons)),
+    )
+    moved = set()
+    for page_id, thread_id in sorted((t["page_id"], t["thread_id"]) for t in threads):
+        psid = persons[page_id, thread_id]
+        await connection.execute(
+            "SELECT FROM conversations WHERE page_id = $1 AND psid IN ($2, $3) FOR UPDATE NOWAIT",
+            page_id,
+            thread_id,
+            psid,
+        )
+        await rekey(connection, page_id, thread_id, psid, now=now)
+        moved.add((page_id, psid))
+    return moved

@@ -54,11 +54,14 @@ class Conversation(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What one item, or one row of Graph, tells of a message. With no `sent_at` it is a placeholder."""
+    """What one item, or one row of Graph, tells of a message. With no `sent_at` it is a placeholder.
+
+    `psid` is the thread's id where Graph did not show the person, and None in an unsend that names nobody.
+    """
 
     page_id: str
     mid: str
-    psid: str
+    psid: str | None
     thread_id: str | None = None
     direction: str | None = None
     sent_at: datetime | None = None

@@ -28,7 +28,7 @@ $$;
 -- loses to any real one, and among estimated ones the least wins.
 CREATE FUNCTION event_clock(at timestamptz, is_estimated boolean) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (CASE WHEN is_estimated THEN -1 ELSE 1 END) * (extract(epoch FROM at) * 1000)::bigint
+    SELECT (CASE WHEN is_estimated THEN -1 ELSE 1 END) * (extract(epoch FROM at) * 1000000)::bigint
 $$;
 
 -- Whether incoming links are worth a write: one is new, or a stored one has less than a day to live.
@@ -45,6 +45,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
             )
         )
     )
+$$;
+
+-- The kind of an event: any that a version of this code has a name for beats `unknown`.
+CREATE FUNCTION named_kind(a text, b text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT COALESCE(LEAST(NULLIF(a, 'unknown') COLLATE "C", NULLIF(b, 'unknown') COLLATE "C"), 'unknown')
 $$;
 
 -- [clock, text] of the edit that readers see.
@@ -108,6 +113,17 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     FROM joined AS j
 $$;
 
+-- All that readers see of the registers, links without their signatures: what counts as a change.
+CREATE FUNCTION as_read(original jsonb, edits jsonb, graph jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT COALESCE(original - ARRAY['text', 'attachments', 'reply_to'], '{}') || jsonb_build_object(
+        'text', visible_text(original, edits, graph),
+        'attachments', visible_attachments(original -> 'attachments', graph -> 'attachments' -> 1, NULL),
+        'reply_to', COALESCE(graph #>> '{reply_to,1}', original ->> 'reply_to'),
+        'reactions', COALESCE(graph -> 'reactions' -> 1, '[]')
+    )
+$$;
+
 ------------------------------------------------------------------------------------------------------------
 -- Control tables: small, plain, the only ones that claims and leases touch.
 ------------------------------------------------------------------------------------------------------------
@@ -157,7 +173,9 @@ CREATE TABLE sync_runs (
     requested_by text NOT NULL CHECK (requested_by IN ('schedule', 'api', 'cli')),
     holder text, -- NULL until claimed
     term bigint, -- NULL until claimed
-    checkpoint jsonb, -- NULL until the first list page is stored
+    attempts smallint NOT NULL DEFAULT 0, -- times it was claimed without getting a step further
+    checkpoint jsonb, -- where the list stands; NULL until a step is stored. Its threads: unfinished_threads
+    is_deep boolean NOT NULL DEFAULT false, -- a first load or full walk whose list has ended: it gives way
     first_response_at timestamptz, -- Graph's Date at the run's first answer; NULL until then
     newest_updated_time timestamptz, -- the newest conversation seen; NULL until one is
     conversations integer NOT NULL DEFAULT 0,
@@ -167,22 +185,30 @@ CREATE TABLE sync_runs (
     api_calls integer NOT NULL DEFAULT 0,
     failed_conversations integer NOT NULL DEFAULT 0,
     order_violated boolean NOT NULL DEFAULT false,
-    error text, -- NULL unless failed, or succeeded with conversations left to be tried again
+    error text, -- NULL unless failed, interrupted, waiting, or succeeded with conversations left for the next run
     requested_at timestamptz NOT NULL DEFAULT now(),
-    started_at timestamptz, -- NULL while queued
+    started_at timestamptz, -- NULL until first claimed; one that gave way is queued again and keeps it
     finished_at timestamptz, -- NULL until ended
     CHECK ((kind = 'backfill') = (since IS NOT NULL)),
     CHECK (until IS NULL OR since < until),
-    CHECK ((state = 'queued') = (started_at IS NULL) OR state = 'cancelled'),
+    CHECK (started_at IS NOT NULL OR state IN ('queued', 'cancelled')),
     CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
 );
 CREATE UNIQUE INDEX sync_runs_one_queued ON sync_runs (
     page_id, kind, COALESCE(since, '-infinity'), COALESCE(until, 'infinity')
-) WHERE state = 'queued';
+) WHERE state = 'queued' AND started_at IS NULL;
 CREATE UNIQUE INDEX sync_runs_one_running ON sync_runs (page_id) WHERE state = 'running';
 CREATE INDEX sync_runs_open ON sync_runs (page_id, id) WHERE state IN ('queued', 'running');
 CREATE INDEX sync_runs_by_backfill ON sync_runs USING gin (backfill_ids);
 CREATE INDEX sync_runs_by_page ON sync_runs (page_id, id DESC);
+
+-- Until when Graph is not to be called. The scope is 'app', or 'page:' and the Page's id.
+CREATE TABLE cooldowns (
+    scope text COLLATE "C" PRIMARY KEY CHECK (scope = 'app' OR scope LIKE 'page:_%'),
+    until timestamptz NOT NULL, -- Postgres' clock
+    repeated integer NOT NULL DEFAULT 0, -- how often in a row: the pauses grow
+    reason text NOT NULL
+);
 
 CREATE TABLE tags (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -229,16 +255,33 @@ CREATE TABLE conversation_threads (
     psid text COLLATE "C" NOT NULL CHECK (psid <> ''), -- the thread_id itself until the person is known
     synced_to timestamptz, -- Graph's clock; NULL until its messages were read to the beginning
     sync_error text, -- NULL unless its last reading failed; then it is tried by id in the next run
+    failures integer NOT NULL DEFAULT 0, -- readings that failed in a row
+    failed_in bigint, -- the run in which it last failed; NULL unless it did
+    failed_at timestamptz, -- likewise; our clock
     created_at timestamptz NOT NULL,
     PRIMARY KEY (page_id, thread_id)
 ); -- grows with a Page's traffic
 CREATE INDEX conversation_threads_by_psid ON conversation_threads (page_id, psid);
 CREATE INDEX conversation_threads_failed ON conversation_threads (page_id, thread_id) WHERE sync_error IS NOT NULL;
 
+-- The threads of a run whose messages are not all read yet: the part of its checkpoint that may be long.
+CREATE TABLE unfinished_threads (
+    page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
+    run_id bigint NOT NULL,
+    thread_id text COLLATE "C" NOT NULL CHECK (thread_id <> ''),
+    psid text COLLATE "C", -- NULL while Graph has not shown the person
+    cursor text, -- NULL: from its newest message
+    target timestamptz, -- down to where to read; NULL: to the beginning
+    reached timestamptz, -- what synced_to becomes at the end; NULL to leave it (a backfill)
+    PRIMARY KEY (page_id, run_id, thread_id)
+); -- grows with a Page's traffic
+CREATE INDEX unfinished_threads_by_thread ON unfinished_threads (page_id, thread_id);
+
 CREATE TABLE messages (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
     mid text COLLATE "C" NOT NULL CHECK (mid <> ''),
-    psid text COLLATE "C" NOT NULL CHECK (psid <> ''),
+    -- the thread_id itself until the person is known; NULL while only an unsend that named nobody is known
+    psid text COLLATE "C" CHECK (psid <> ''),
     thread_id text COLLATE "C", -- NULL until Graph has shown the message
     direction text CHECK (direction IN ('inbound', 'outbound')), -- NULL until a door told who sent it
     sent_at timestamptz, -- NULL until the message itself was seen: a placeholder for one only referred to
@@ -284,12 +327,14 @@ CREATE TABLE messages (
     PRIMARY KEY (page_id, mid),
     CHECK ((sent_at IS NULL) = (sent_at_rank = 9)),
     CHECK ((sent_at IS NULL) = (seen_batch IS NULL)),
+    CHECK (sent_at IS NULL OR psid IS NOT NULL),
     CHECK (
         deleted_at IS NULL OR (original IS NULL AND edits IS NULL AND graph IS NULL AND links IS NULL)
     ),
     CHECK ((delivery_day IS NULL) = (delivery_id IS NULL))
 ); -- grows with a Page's traffic
-CREATE INDEX messages_by_time ON messages (page_id, psid, sent_at DESC, mid DESC) WHERE sent_at IS NOT NULL;
+-- placeholders too: a conversation that moves from its thread's id to its person takes them along
+CREATE INDEX messages_by_time ON messages (page_id, psid, sent_at DESC, mid DESC);
 
 CREATE TABLE message_reactions (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
@@ -366,11 +411,10 @@ DECLARE
 BEGIN
     r.thread_id := GREATEST(stored.thread_id, incoming.thread_id);
     -- a thread's id stands in for a person not yet known: anybody real beats it
-    r.psid := CASE
-        WHEN stored.psid = r.thread_id THEN incoming.psid
-        WHEN incoming.psid = r.thread_id THEN stored.psid
-        ELSE GREATEST(stored.psid, incoming.psid)
-    END;
+    r.psid := COALESCE(
+        GREATEST(NULLIF(stored.psid, stored.thread_id), NULLIF(incoming.psid, incoming.thread_id)),
+        r.thread_id
+    );
     r.direction := GREATEST(stored.direction, incoming.direction);
     -- the webhook's own time beats Graph's whole second, that beats an estimate; of two alike the least
     IF (incoming.sent_at_rank, incoming.sent_at) < (stored.sent_at_rank, stored.sent_at) THEN
@@ -409,14 +453,13 @@ BEGIN
     IF stored.seen_batch IS NULL AND r.sent_at IS NOT NULL THEN
         r.seen_batch := incoming.changed_batch;
     END IF;
-    -- neither provenance, nor when Graph was read, nor a link's signature is something that readers see
-    IF (stored.psid, stored.direction, stored.sent_at, stored.deleted_at, stored.original, stored.edits)
-        IS DISTINCT FROM (r.psid, r.direction, r.sent_at, r.deleted_at, r.original, r.edits)
+    -- neither provenance, nor which door said it, nor a link's signature is something that readers see
+    IF (stored.psid, stored.direction, stored.sent_at, stored.deleted_at, stored.edits)
+        IS DISTINCT FROM (r.psid, r.direction, r.sent_at, r.deleted_at, r.edits)
         OR (
-            stored.graph IS DISTINCT FROM r.graph
-            AND (SELECT jsonb_object_agg(g.key, g.value -> 1) FROM jsonb_each(stored.graph) AS g (key, value))
-            IS DISTINCT FROM
-            (SELECT jsonb_object_agg(g.key, g.value -> 1) FROM jsonb_each(r.graph) AS g (key, value))
+            (stored.original, stored.graph) IS DISTINCT FROM (r.original, r.graph)
+            AND as_read(stored.original, stored.edits, stored.graph) IS DISTINCT FROM
+            as_read(r.original, r.edits, r.graph)
         ) THEN
         r.changed_batch := incoming.changed_batch;
         r.updated_at := incoming.updated_at;
