@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -83,9 +84,9 @@ def tables() -> str:
     return "plain"
 
 
-@pytest.fixture
-async def database(server: str, templates: dict[str, str], tables: str) -> AsyncIterator[str]:
-    """The address of a migrated, empty database of the test's own."""
+@asynccontextmanager
+async def new_database(server: str, templates: dict[str, str], tables: str) -> AsyncIterator[str]:
+    """Make a migrated, empty database, and drop it at the end."""
     admin = await asyncpg.connect(server)
     if tables not in templates:
         template = f"mirror_template_{uuid4().hex}"
@@ -101,6 +102,13 @@ async def database(server: str, templates: dict[str, str], tables: str) -> Async
     finally:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.close()
+
+
+@pytest.fixture
+async def database(server: str, templates: dict[str, str], tables: str) -> AsyncIterator[str]:
+    """The address of a migrated, empty database of the test's own."""
+    async with new_database(server, templates, tables) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def message_rows(context: Context, message: MessageBody, sides: dict[str, Any]) -> list[Row]:
-    """Return the rows of a message, an echo, a standby copy of either, or an unsend; none when no person is named.
+    """Return the rows of a message, an echo, a standby copy of either, or an unsend.
+
+    None for a message that names no person: it belongs to no conversation. An unsend still finds its message.
 
     `sides` is what stood beside the message in its item and tells about it.
     """
-    if context.psid is None:
+    if context.psid is None and not message.is_deleted:
         return []
-    direction = "outbound" if message.is_echo or context.is_from_page else "inbound"
+    direction = "outbound" if message.is_echo or context.is_from_page else "inbound" if context.psid else None
     mid = canonical_mid(message.mid, context.platform)
-    conversation = Conversation(context.page_id, context.psid, context.platform)
     day, delivery_id = context.door.day, context.door.id
     if message.is_deleted:
         tombstone = Message(
@@ -37,7 +38,7 @@ def message_rows(context: Context, message: MessageBody, sides: dict[str, Any]) 
             delivery_day=day,
             delivery_id=delivery_id,
         )
-        return [conversation, tombstone]
+        return [*conversation_rows(context), tombstone]
     links: Links = {}
     original = _original(context, message, links)
     original.update(sides)
@@ -54,7 +55,12 @@ def message_rows(context: Context, message: MessageBody, sides: dict[str, Any]) 
         delivery_day=day,
         delivery_id=delivery_id,
     )
-    return [conversation, row]
+    return [*conversation_rows(context), row]
+
+
+def conversation_rows(context: Context) -> list[Row]:
+    """The conversation of an item's person, if it names one."""
+    return [] if context.psid is None else [Conversation(context.page_id, context.psid, context.platform)]
 
 
 def _original(context: Context, message: MessageBody, links: Links) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from app.webhook.items import text_id
-from app.webhook.message import message_rows
+from app.webhook.message import conversation_rows, message_rows
 from app.webhook.payload import EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
 from sql.json_values import canonical, dumps
 from sql.mids import canonical_mid
@@ -255,10 +255,10 @@ def _postback(context: Context, postback: PostbackBody, value: dict[str, Any]) -
 def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(edit.mid, context.platform)
     # Instagram sends new messages as `message_edit` without text and often without sender (webhooks reference, 5.3)
-    if context.psid is None or edit.text is None:
+    if edit.text is None:
         return _event(context, "message_edit", value, mid)
     return [
-        Conversation(context.page_id, context.psid, context.platform),
+        *conversation_rows(context),
         Message(
             context.page_id,
             mid,
@@ -272,12 +272,12 @@ def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
 
 def _reaction(context: Context, reaction: ReactionBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(reaction.mid, context.platform)
-    if context.psid is None or context.sender is None:
+    if context.sender is None:
         return _event(context, "reaction", value, mid)
     door = context.door
     is_removed = reaction.action == "unreact"
     return [
-        Conversation(context.page_id, context.psid, context.platform),
+        *conversation_rows(context),
         Message(context.page_id, mid, context.psid, delivery_day=door.day, delivery_id=door.id),
         Reaction(
             context.page_id,
@@ -329,9 +329,7 @@ def _event(
         door.day,
         door.id,
     )
-    if context.psid is None:
-        return [event]
-    return [Conversation(context.page_id, context.psid, context.platform), event]
+    return [*conversation_rows(context), event]
 
 
 def _without_secrets(value: dict[str, Any]) -> dict[str, Any]:
