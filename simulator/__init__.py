@@ -1,0 +1,64 @@
+"""A stand-in for Meta on loopback: a generated world, the Graph API over it, and a sender of its webhooks.
+
+    world = World(seed=1, pages=5, conversations_per_page=40, messages_per_conversation=30, now=real_now)
+    world.pages                          -> [Page]: id, name, access_token; kill_token(), renew_token()
+    world.person_sends(page_id, psid=None, text=..., attachments=..., reply_to=..., quick_reply=...)  -> [Item]
+    world.page_sends(page_id, psid=None, text=..., app="inbox")       -> [Item]    an echo
+    world.postback(page_id, psid=None), edit(mid), unsend(mid), react(mid, "love"), unreact(mid),
+    world.read(page_id, psid), delivery(page_id, psid), hand_over(page_id, psid), take_back(page_id, psid)
+                                         -> [Item]    each changes the world and returns the webhook items it causes
+    world.truth(page_id)                 -> Truth(conversations, messages): what rows must exist (see truth.py);
+    world.true_messages(page_id)         -> the same one by one, for worlds that are large
+    Life(world, seed=1).happen()         -> [Item]    something happens, in the real mixture
+
+    graph = Graph(world, app_secret=..., behaviour=Behaviour(...), faults=faults_of(["http_500:0.05"]), limits=Limits())
+    graph.app                            the ASGI app; graph.calls, graph.calls_of(page_id) are what was called
+    async with serving(graph.app) as url:    on a loopback port (it sends the Date of the world's clock)
+
+    sender = Sender(http, url, app_secret, world=world, withhold=0.1, repeat=0.05, reorder=0.05, batch=1)
+    await sender.send(items); await sender.flush(); await sender.retry_due()
+    sender.counts, sender.withheld_items, sender.alerts
+
+It keeps to what Meta documents, and where nobody could confirm what Meta does, a switch in `Behaviour` stands at the
+pessimistic end. The simulator imports nothing of the service.
+"""
+
+from simulator.attachments import Attachment
+from simulator.behaviour import Behaviour
+from simulator.clock import TurnedClock, real_now
+from simulator.faults import Fault, FaultError, Faults, faults_of, parse_fault
+from simulator.graph import Graph
+from simulator.items import Item
+from simulator.life import Life
+from simulator.page import Page
+from simulator.sender import Sender
+from simulator.serving import serving
+from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth
+from simulator.usage import Limits
+from simulator.world import Truth, World, WorldError
+
+__all__ = [
+    "Attachment",
+    "AttachmentTruth",
+    "Behaviour",
+    "ConversationTruth",
+    "Fault",
+    "FaultError",
+    "Faults",
+    "Graph",
+    "Item",
+    "Life",
+    "Limits",
+    "MessageTruth",
+    "Page",
+    "ReactionTruth",
+    "Sender",
+    "Truth",
+    "TurnedClock",
+    "World",
+    "WorldError",
+    "faults_of",
+    "parse_fault",
+    "real_now",
+    "serving",
+]

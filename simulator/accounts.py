@@ -1,0 +1,82 @@
+"""Tokens, Pages of a user, and the subscription of webhooks (Graph sheet, section 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simulator.graph_errors import bad_parameter, bad_token
+from simulator.items import ALL_FIELDS
+
+if TYPE_CHECKING:
+    from simulator.page import Page
+    from simulator.world import World
+
+_TASKS = ["ANALYZE", "ADVERTISE", "MESSAGING", "MODERATE", "CREATE_CONTENT", "MANAGE"]
+_SCOPES = ["pages_show_list", "pages_messaging", "pages_manage_metadata", "pages_read_engagement"]
+
+
+def me_accounts(world: World, params: dict[str, str]) -> dict[str, Any]:
+    """`GET /me/accounts` with a user's token: all Pages, paged by offset."""
+    limit = int(params.get("limit", "25"))
+    after = params.get("after", "0")
+    if not after.isdigit() or limit < 1:
+        raise bad_parameter("Invalid cursors values")
+    start = int(after)
+    rows = world.pages[start : start + limit]
+    data = [
+        {"access_token": p.access_token, "category": "Shop", "name": p.name, "id": p.id, "tasks": _TASKS} for p in rows
+    ]
+    if not rows:
+        return {"data": data}
+    paging: dict[str, Any] = {"cursors": {"before": str(start), "after": str(start + limit)}}
+    if start + limit < len(world.pages):
+        paging["next"] = f"https://graph.facebook.com/me/accounts?access_token={world.user_token}&after={start + limit}"
+    return {"data": data, "paging": paging}
+
+
+def debug_token(
+    world: World, app_id: str, app_secret: str | None, params: dict[str, str], token: str | None
+) -> dict[str, Any]:
+    """`GET /debug_token?input_token=` with the app's token, APPID|SECRET, or one of its users'."""
+    asked_by, _, secret = (token or "").partition("|")
+    is_app = asked_by == app_id and bool(secret) and secret == (app_secret or secret)
+    pages = {page.access_token: page for page in world.pages}
+    if not is_app and token != world.user_token and token not in pages:
+        raise bad_token()
+    given = params.get("input_token")
+    if given is None:
+        raise bad_parameter("The parameter input_token is required")
+    data: dict[str, Any] = {"app_id": app_id, "application": "messenger-mirror", "scopes": _SCOPES}
+    page = pages.get(given)
+    if page is None and given != world.user_token:
+        error = {"code": 190, "message": "Invalid OAuth access token - Cannot parse access token"}
+        return {"data": {"error": error, "is_valid": False, "scopes": []}}
+    data |= {"type": "USER", "is_valid": True, "expires_at": 0, "user_id": "10215241773831025"}
+    data["data_access_expires_at"] = int(world.now().timestamp()) + 90 * 86_400
+    if page is not None:
+        data |= {"type": "PAGE", "profile_id": page.id}
+        if page.dead_token is not None:
+            data["is_valid"] = False
+            data["error"] = bad_token(page.dead_token).error
+    return {"data": data}
+
+
+def subscribed_apps(page: Page, app_id: str, method: str, params: dict[str, str]) -> dict[str, Any]:
+    """`/{page}/subscribed_apps`: GET tells, POST replaces the fields, DELETE ends the subscription."""
+    if method == "DELETE":
+        page.subscribed_fields = None
+        return {"success": True}
+    if method == "POST":
+        fields = [name for name in params.get("subscribed_fields", "").split(",") if name]
+        if not fields:
+            raise bad_parameter("The parameter subscribed_fields is required")
+        for n, name in enumerate(fields):
+            if name not in ALL_FIELDS:
+                known = ", ".join(ALL_FIELDS)
+                raise bad_parameter(f'Param subscribed_fields[{n}] must be one of {{{known}}} - got "{name[:40]}"')
+        page.subscribed_fields = set(fields)
+        return {"success": True}
+    if page.subscribed_fields is None:
+        return {"data": []}
+    app = {"id": app_id, "name": "messenger-mirror", "link": "https://www.facebook.com/games/"}
+    return {"data": [{**app, "subscribed_fields": sorted(page.subscribed_fields)}]}

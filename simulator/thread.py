@@ -1,0 +1,120 @@
+"""One conversation: its past, worked out when asked for, and what happened live, stored."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from simulator.message import Base, Changes, Message, State, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simulator.history import History
+    from simulator.ids import Ids
+
+NO_END = sys.maxsize  # "at" for: whatever has happened
+
+
+class Thread:
+    """A conversation of a Page with one person. `at` below is always the moment to look at, epoch ms."""
+
+    __slots__ = (
+        "_history",
+        "_ids",
+        "_live",
+        "_live_times",
+        "changes",
+        "delivered_watermark",
+        "number",
+        "owner_app_id",
+        "page",
+        "past",
+        "read_watermark",
+    )
+
+    def __init__(self, history: History, ids: Ids, page: int, number: int) -> None:
+        self._history, self._ids, self.page, self.number = history, ids, page, number
+        self.past = history.count(page, number)
+        self._live: list[Message] = []
+        self._live_times: list[int] = []
+        self.changes: dict[int, Changes] = {}
+        self.read_watermark: int | None = None
+        self.delivered_watermark: int | None = None
+        self.owner_app_id: str | None = None
+
+    @property
+    def psid(self) -> str:
+        """The person's id for this Page."""
+        return self._ids.psid(self.page, self.number)
+
+    @property
+    def thread_id(self) -> str:
+        """Graph's id of the conversation."""
+        return self._ids.thread_id(self.page, self.number)
+
+    @property
+    def name(self) -> str:
+        """The person's name."""
+        return self._history.person_name(self.page, self.number)
+
+    @property
+    def has_live_messages(self) -> bool:
+        """Whether anything was said since the world began."""
+        return bool(self._live)
+
+    @property
+    def next_n(self) -> int:
+        """The number that the next message gets."""
+        return self.past + len(self._live)
+
+    def add(self, message: Message) -> None:
+        """Say something; its number is `next_n`, its time no earlier than the last one's."""
+        self._live.append(message)
+        self._live_times.append(message.at)
+
+    def count(self, at: int = NO_END) -> int:
+        """How many messages were ever sent, the unsent ones included."""
+        return self.past + bisect_right(self._live_times, at)
+
+    def updated_at(self, at: int = NO_END) -> int | None:
+        """When the last message came, epoch ms; None while there is none. Nothing but a message moves it."""
+        count = bisect_right(self._live_times, at)
+        if count:
+            return self._live_times[count - 1]
+        return self._history.updated_at(self.page, self.number) if self.past else None
+
+    def message(self, n: int) -> Message:
+        """The n-th message as it was sent."""
+        return self._live[n - self.past] if n >= self.past else self._history.message(self.page, self.number, n)
+
+    def base(self, n: int) -> Base:
+        """What had become of a message before the world began."""
+        return self._history.base(self.page, self.number, n) if n < self.past else Base()
+
+    def state(self, n: int, at: int = NO_END) -> State | None:
+        """The n-th message at a moment, unsent or not; None when it is of no concern: not sent yet, or long gone."""
+        if not 0 <= n < self.count(at):
+            return None
+        base = self.base(n)
+        return None if base.is_gone else state_of(self.message(n), base, self.changes.get(n), at)
+
+    def newest_first(self, at: int = NO_END, *, below: int | None = None) -> Iterator[State]:
+        """What Graph shows of it: messages that are not unsent, from number `below` - 1 down."""
+        top = self.count(at)
+        for n in range(top if below is None else min(below, top), 0, -1):
+            state = self.state(n - 1, at)
+            if state is not None and state.deleted_at is None:
+                yield state
+
+    def oldest_first(self, at: int = NO_END, *, above: int = -1) -> Iterator[State]:
+        """The same from number `above` + 1 up."""
+        for n in range(above + 1, self.count(at)):
+            state = self.state(n, at)
+            if state is not None and state.deleted_at is None:
+                yield state
+
+    def change(self, n: int) -> Changes:
+        """What happened to the n-th message since, to add to."""
+        return self.changes.setdefault(n, Changes())

@@ -1,0 +1,423 @@
+"""The world: Pages, people and what they say. Its past follows from a seed; what happens now is done by calling it."""
+
+from __future__ import annotations
+
+from heapq import merge
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simulator.attachments import Attachment, Cdn, roll_attachments
+from simulator.clock import Now, milliseconds, real_now
+from simulator.dice import Dice
+from simulator.history import OTHER_APP_ID, OUR_APP_ID, PAGE_INBOX_APP_ID, History
+from simulator.ids import CONVERSATION_BITS, PAGE_BITS, Ids
+from simulator.items import Item, Parties, message_item
+from simulator.message import MAX_EDITS, REACTIONS, Message, Reaction, State
+from simulator.page import Page
+from simulator.texts import BUTTONS
+from simulator.texts import text as some_text
+from simulator.thread import NO_END, Thread
+from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+APPS = {"ours": OUR_APP_ID, "other": OTHER_APP_ID, "inbox": PAGE_INBOX_APP_ID}
+
+
+class WorldError(ValueError):
+    """It can't happen on Facebook; the text says why."""
+
+
+class Truth(NamedTuple):
+    """What rows of a Page must exist."""
+
+    conversations: list[ConversationTruth]
+    messages: list[MessageTruth]
+
+
+class World:
+    """A generated world. The same arguments and the same calls give the same world.
+
+    `conversations_per_page` and `messages_per_conversation` (a mean) tell how much there was before it began; nothing
+    of that is stored, so its size costs no memory. `sticker_pairs` sends stickers as before 30 Aug 2026, twice.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        pages: int = 5,
+        conversations_per_page: int = 40,
+        messages_per_conversation: int = 30,
+        now: Now = real_now,
+        sticker_pairs: bool = False,
+    ) -> None:
+        for name, value, low, high in (
+            ("pages", pages, 1, 1 << PAGE_BITS),
+            ("conversations_per_page", conversations_per_page, 0, 1 << (CONVERSATION_BITS - 1)),
+            ("messages_per_conversation", messages_per_conversation, 1, 1 << 20),
+        ):
+            if not low <= value <= high:
+                raise WorldError(f"{name} must be from {low} to {high}, not {value}")
+        self.seed, self.now, self._sticker_pairs = seed, now, sticker_pairs
+        self.ids = Ids(seed)
+        self.cdn = Cdn()
+        self.history = History(
+            seed,
+            self.ids,
+            conversations=conversations_per_page,
+            messages=messages_per_conversation,
+            began_ms=milliseconds(now()),
+        )
+        self.pages = [Page(n, self.ids.page_id(n), self.history.page_name(n), seed) for n in range(pages)]
+        self._by_id = {page.id: page for page in self.pages}
+        self._touched: list[dict[int, Thread]] = [{} for _ in self.pages]
+        self._people = [conversations_per_page] * pages
+        self._dice = Dice(seed, 1_000_003)
+
+    @property
+    def user_token(self) -> str:
+        """The token of the user who has a role on all Pages."""
+        return f"EAAUser{self.seed:x}{self.ids.page_id(self.seed % 997)}"
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """The world's time, epoch ms."""
+        return milliseconds(self.now())
+
+    def find_page(self, page_id: str) -> Page | None:
+        """The Page with this id."""
+        return self._by_id.get(page_id)
+
+    def page(self, page_id: str) -> Page:
+        """The Page with this id.
+
+        Raises:
+            WorldError: there is none.
+
+        """
+        page = self._by_id.get(page_id)
+        if page is None:
+            raise WorldError(f"no Page {page_id} in this world")
+        return page
+
+    def find_thread(self, thread_id: str) -> Thread | None:
+        """The conversation with this thread id."""
+        return self._thread_at(self.ids.find_thread(thread_id))
+
+    def find_person(self, psid: str) -> Thread | None:
+        """The conversation of this person."""
+        return self._thread_at(self.ids.find_psid(psid))
+
+    def find_message(self, mid: str) -> tuple[Thread, int] | None:
+        """A message's conversation and its number in it; also of one unsent."""
+        place = self.ids.find_mid(mid)
+        thread = self._thread_at(place[:2]) if place else None
+        return (thread, place[2]) if thread and place and place[2] < thread.next_n else None
+
+    def _thread_at(self, place: tuple[int, int] | None) -> Thread | None:
+        if place is None or place[0] >= len(self.pages) or place[1] >= self._people[place[0]]:
+            return None
+        return self._touched[place[0]].get(place[1]) or Thread(self.history, self.ids, *place)
+
+    def threads(self, page: Page, at: int = NO_END, *, after: tuple[int, int] | None = None) -> Iterator[Thread]:
+        """Yield a Page's conversations newest first, as at `at`; from beyond the position `after`.
+
+        A position is (updated at in ms, number): what comes later in the list has a smaller time, or the same and a
+        greater number.
+        """
+        limit = (-after[0], after[1]) if after is not None else None
+        touched = self._touched[page.number]
+        moved = []
+        for number, thread in touched.items():
+            updated = thread.updated_at(at) if thread.has_live_messages else None
+            if updated is not None and (limit is None or (-updated, number) > limit):
+                moved.append((-updated, number))
+        for _, number in merge(sorted(moved), self._unmoved(page.number, limit)):
+            yield touched.get(number) or Thread(self.history, self.ids, page.number, number)
+
+    def _unmoved(self, page: int, limit: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
+        low, high = 0, self.history.conversations
+        while limit is not None and low < high:
+            middle = (low + high) // 2
+            if (-self.history.updated_at(page, middle), middle) > limit:
+                high = middle
+            else:
+                low = middle + 1
+        touched = self._touched[page]
+        for number in range(low, self.history.conversations):
+            thread = touched.get(number)
+            if thread is None or not thread.has_live_messages:
+                yield -self.history.updated_at(page, number), number
+
+    # -- what people and Pages do -----------------------------------------------------------------------------
+
+    def new_person(self, page_id: str) -> str:
+        """Somebody who never wrote to the Page; returns the PSID."""
+        page = self.page(page_id)
+        number = self._people[page.number]
+        self._people[page.number] += 1
+        return self.ids.psid(page.number, number)
+
+    def somebody(self, page_id: str) -> str:
+        """Somebody who may write now: mostly who wrote lately, sometimes somebody new; returns the PSID."""
+        page = self.page(page_id)
+        people = self._people[page.number]
+        if people == 0 or self._dice.chance(0.04):
+            return self.new_person(page_id)
+        share = self._dice.below(1 << 20) / (1 << 20)
+        return self.ids.psid(page.number, int(people * share * share))
+
+    def person_sends(
+        self,
+        page_id: str,
+        psid: str | None = None,
+        *,
+        text: str | None = None,
+        attachments: Sequence[Attachment] = (),
+        reply_to: str | None = None,
+        quick_reply: str | None = None,
+        referral: dict[str, Any] | None = None,
+    ) -> list[Item]:
+        """A person writes to a Page; without text and attachments, something. Without `psid`, somebody."""
+        extra: dict[str, Any] = {"quick_reply": {"payload": quick_reply}} if quick_reply is not None else {}
+        if referral is not None:
+            extra["referral"] = referral
+        return self._send(page_id, psid, False, text, attachments, reply_to, extra)
+
+    def page_sends(
+        self,
+        page_id: str,
+        psid: str | None = None,
+        *,
+        text: str | None = None,
+        attachments: Sequence[Attachment] = (),
+        reply_to: str | None = None,
+        app: str | None = "inbox",
+        metadata: str | None = None,
+    ) -> list[Item]:
+        """A Page writes to a person: an echo. `app` is who sent it: ours, other, inbox, or None to leave it out."""
+        if app is not None and app not in APPS:
+            raise WorldError(f"app must be one of {', '.join(APPS)}, or None, not {app}")
+        extra: dict[str, Any] = {"app_id": int(APPS[app])} if app is not None else {}
+        if metadata is not None:
+            extra["metadata"] = metadata
+        return self._send(page_id, psid, True, text, attachments, reply_to, extra)
+
+    def postback(self, page_id: str, psid: str | None = None, *, title: str = "", payload: str = "START") -> list[Item]:
+        """A person taps a button. Graph shows it as a message with the button's title."""
+        extra = {"postback": {"payload": payload}}
+        return self._send(page_id, psid, False, title or self._dice.pick(BUTTONS), (), None, extra)
+
+    def _send(
+        self,
+        page_id: str,
+        psid: str | None,
+        from_page: bool,  # noqa: FBT001 - the two public callers name it
+        text: str | None,
+        attachments: Sequence[Attachment],
+        reply_to: str | None,
+        extra: dict[str, Any],
+    ) -> list[Item]:
+        thread = self._thread_of(page_id, psid if psid is not None else self.somebody(page_id))
+        if text is None and not attachments:
+            text = some_text(self._dice)
+        n = thread.next_n
+        at = max(self.now_ms(), thread.updated_at() or 0)
+        mid = self.ids.mid(thread.page, thread.number, n)
+        message = Message(n, mid, from_page, at, text, tuple(attachments), reply_to, extra, is_live=True)
+        thread.add(message)
+        self._touched[thread.page][thread.number] = thread
+        return [message_item(self._parties(thread), message, self.cdn, sticker_pairs=self._sticker_pairs)]
+
+    def some_attachments(self, *, from_page: bool = False) -> tuple[Attachment, ...]:
+        """Attachments to send, of any kind."""
+        return roll_attachments(self._dice, outbound=from_page)
+
+    def edit(self, mid: str, text: str | None = None) -> list[Item]:
+        """A person edits a message.
+
+        Raises:
+            WorldError: it is the Page's, has no text, is unsent, or was edited five times.
+
+        """
+        thread, n, state = self._present(mid)
+        if state.message.is_from_page or state.text is None or "postback" in (state.message.extra or {}):
+            raise WorldError(f"only a person's text can be edited, not {mid}")
+        if state.num_edit >= MAX_EDITS:
+            raise WorldError(f"{mid} was edited {MAX_EDITS} times already")
+        text = text if text is not None else some_text(self._dice)
+        at = self._change_time(thread, n)
+        number = state.num_edit + 1
+        thread.change(n).edits.append((at, number, text))
+        body = {"message_edit": {"mid": mid, "text": text, "num_edit": number}}
+        return [self._parties(thread).item("message_edit", at, body, mid=mid)]
+
+    def unsend(self, mid: str) -> list[Item]:
+        """Whoever sent a message takes it back: it vanishes from Graph."""
+        thread, n, state = self._present(mid)
+        at = self._change_time(thread, n)
+        thread.change(n).deleted_at = at
+        from_page = state.message.is_from_page
+        message = {"mid": mid, "is_deleted": True}
+        if from_page:
+            message["is_echo"] = True
+        return [self._parties(thread).item("unsend", at, {"message": message}, mid=mid, out=from_page)]
+
+    def react(self, mid: str, reaction: str = "love") -> list[Item]:
+        """The person reacts to a message, or changes the reaction."""
+        if reaction not in REACTIONS:
+            raise WorldError(f"reaction must be one of {', '.join(REACTIONS)}, not {reaction}")
+        thread, n, _ = self._present(mid)
+        at = self._change_time(thread, n)
+        thread.change(n).reactions.append(Reaction(at, thread.psid, reaction, REACTIONS[reaction]))
+        body = {"reaction": reaction, "emoji": REACTIONS[reaction], "action": "react", "mid": mid}
+        return [self._parties(thread).item("reaction", at, {"reaction": body}, mid=mid)]
+
+    def unreact(self, mid: str) -> list[Item]:
+        """The person takes the reaction back.
+
+        Raises:
+            WorldError: there is none.
+
+        """
+        thread, n, state = self._present(mid)
+        if not any(r.actor == thread.psid for r in state.reactions):
+            raise WorldError(f"no reaction to take back on {mid}")
+        at = self._change_time(thread, n)
+        thread.change(n).reactions.append(Reaction(at, thread.psid, None, None))
+        return [self._parties(thread).item("reaction", at, {"reaction": {"action": "unreact", "mid": mid}}, mid=mid)]
+
+    def read(self, page_id: str, psid: str) -> list[Item]:
+        """The person reads all that the Page has sent."""
+        thread = self._thread_of(page_id, psid)
+        at = max(self.now_ms(), thread.updated_at() or 0, thread.read_watermark or 0)
+        thread.read_watermark = at
+        self._touched[thread.page][thread.number] = thread
+        return [self._parties(thread).item("read", at, {"read": {"watermark": at}})]
+
+    def delivery(self, page_id: str, psid: str) -> list[Item]:
+        """What the Page has sent reaches the person's device."""
+        thread = self._thread_of(page_id, psid)
+        before = thread.delivered_watermark or 0
+        at = max(self.now_ms(), thread.updated_at() or 0, before)
+        thread.delivered_watermark = at
+        self._touched[thread.page][thread.number] = thread
+        recent = [thread.message(n) for n in range(max(thread.past, thread.next_n - 20), thread.next_n)]
+        mids = [m.mid for m in recent if m.is_from_page and m.at > before]
+        body: dict[str, Any] = {"watermark": at}
+        if mids and self._dice.chance(0.7):  # mids are sometimes there (webhooks sheet, 5.4)
+            body["mids"] = mids
+        return [self._parties(thread).item("delivery", at, {"delivery": body})]
+
+    def hand_over(self, page_id: str, psid: str, *, to: str = "inbox") -> list[Item]:
+        """Give a conversation to another app: what follows comes as standby until `take_back`."""
+        return self._pass(page_id, psid, APPS[to])
+
+    def take_back(self, page_id: str, psid: str) -> list[Item]:
+        """Give the conversation to our app again."""
+        return self._pass(page_id, psid, OUR_APP_ID)
+
+    def is_handed_over(self, psid: str) -> bool:
+        """Whether another app than ours owns the person's conversation."""
+        thread = self.find_person(psid)
+        return thread is not None and thread.owner_app_id not in {None, OUR_APP_ID}
+
+    def _pass(self, page_id: str, psid: str, to: str) -> list[Item]:
+        thread = self._thread_of(page_id, psid)
+        previous, thread.owner_app_id = thread.owner_app_id, to
+        self._touched[thread.page][thread.number] = thread
+        body = {"previous_owner_app_id": previous, "new_owner_app_id": to, "metadata": "handed over"}
+        parties = Parties(page_id, thread.psid, "messaging")
+        return [parties.item("handover", self.now_ms(), {"pass_thread_control": body})]
+
+    def refer(self, page_id: str, psid: str, *, ref: str = "summer", source: str = "SHORTLINK") -> list[Item]:
+        """A person comes back to the conversation by a link or an ad."""
+        thread = self._thread_of(page_id, psid)
+        body = {"ref": ref, "source": source, "type": "OPEN_THREAD"}
+        return [self._parties(thread).item("referral", self.now_ms(), {"referral": body})]
+
+    def _thread_of(self, page_id: str, psid: str) -> Thread:
+        page, thread = self.page(page_id), self.find_person(psid)
+        if thread is None or thread.page != page.number:
+            raise WorldError(f"no person {psid} on Page {page_id}")
+        return thread
+
+    def _present(self, mid: str) -> tuple[Thread, int, State]:
+        found = self.find_message(mid)
+        state = found[0].state(found[1]) if found else None
+        if found is None or state is None or state.deleted_at is not None:
+            raise WorldError(f"no message {mid}, or it was unsent")
+        return *found, state
+
+    def _parties(self, thread: Thread) -> Parties:
+        via = "standby" if self.is_handed_over(thread.psid) else "messaging"
+        return Parties(self.pages[thread.page].id, thread.psid, via)
+
+    def _change_time(self, thread: Thread, n: int) -> int:
+        """Now, but later than whatever happened to the message before: two changes never share a millisecond."""
+        self._touched[thread.page][thread.number] = thread
+        changes = thread.change(n)
+        before = [thread.message(n).at, *(e[0] for e in changes.edits), *(r.at for r in changes.reactions)]
+        return max(self.now_ms(), max(before) + 1)
+
+    # -- the truth --------------------------------------------------------------------------------------------
+
+    def truth(self, page_id: str, at: int = NO_END) -> Truth:
+        """What rows of a Page must exist, now or at a moment (epoch ms)."""
+        return Truth(list(self.true_conversations(page_id, at)), list(self.true_messages(page_id, at)))
+
+    def true_messages(self, page_id: str, at: int = NO_END) -> Iterator[MessageTruth]:
+        """Yield every message that must have a row, one conversation after the other, oldest first in each."""
+        for thread in self.threads(self.page(page_id), at):
+            for n in range(thread.count(at)):
+                state = thread.state(n, at)
+                if state is not None:
+                    yield _message_truth(page_id, thread, state)
+
+    def true_conversations(self, page_id: str, at: int = NO_END) -> Iterator[ConversationTruth]:
+        """Yield every conversation that has a message, newest first."""
+        for thread in self.threads(self.page(page_id), at):
+            last = next(thread.newest_first(at), None)
+            yield ConversationTruth(
+                page_id,
+                thread.thread_id,
+                thread.psid,
+                thread.name,
+                thread.updated_at(at) or 0,
+                sum(1 for _ in thread.newest_first(at)),
+                last.message.mid if last else None,
+                last.text if last else None,
+                thread.read_watermark,
+                thread.delivered_watermark,
+                thread.owner_app_id,
+            )
+
+
+def _message_truth(page_id: str, thread: Thread, state: State) -> MessageTruth:
+    message, is_deleted = state.message, state.deleted_at is not None
+    attachments: Iterable[Attachment] = () if is_deleted else message.attachments
+    reactions = () if is_deleted else state.reactions
+    return MessageTruth(
+        page_id,
+        thread.thread_id,
+        thread.psid,
+        message.mid,
+        "outbound" if message.is_from_page else "inbound",
+        message.at,
+        None if is_deleted else state.text,
+        tuple(
+            AttachmentTruth(a.identity, a.webhook_type, a.graph_type)
+            for a in attachments
+            if message.is_live or a.graph_type is not None
+        ),
+        tuple(ReactionTruth(r.actor, r.name or "", r.emoji or "", r.at) for r in reactions),
+        state.num_edit,
+        is_deleted,
+        state.deleted_at,
+        None if is_deleted else message.reply_to,
+        dict(message.extra or {}) if message.is_live and not is_deleted else {},
+        in_graph=not is_deleted,
+        in_webhooks=message.is_live or is_deleted,
+    )
