@@ -64,7 +64,7 @@ async def service(folder: Path, *, port: int, graph_url: str, app_secret: str) -
     names = {name.upper() for name in Settings.model_fields}
     inherited = {name: value for name, value in os.environ.items() if name.upper() not in names}
     log = folder / "serve.log"
-    with log.open("ab") as file:  # noqa: ASYNC230 - given to the child, never written here
+    with log.open("ab") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app.cli.main", "serve"),
             cwd=folder,  # no .env of the user's is read
