@@ -154,7 +154,7 @@ def run_number(text: str) -> int:
 
 def to_cursor(*values: str | int | datetime | UUID) -> str:
     """Pack a position into a cursor: opaque, and safe in a URL."""
-    return base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(orjson.dumps(values, default=str)).rstrip(b"=").decode()
 
 
 def from_cursor(cursor: str, *kinds: type[str | int | datetime | UUID]) -> Any:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from tests.app.graph import FakeGraph
+
 API_KEY, OLD_API_KEY = "ops-key-current-f2f6", "ops-key-before-91ad"
 APP_SECRET = "app-secret-5e0c7f"
 VERIFY_TOKEN = "verify-word-77b1"
@@ -110,6 +112,14 @@ def text_delivery(page_id: str, psid: str, mid: str, text: str, at: datetime | N
 def signed(body: bytes, secret: str = APP_SECRET) -> dict[str, str]:
     """The headers of a delivery."""
     return {"content-type": "application/json", "x-hub-signature-256": sign(body, secret.encode()).decode()}
+
+
+async def add_page(service: Service, graph: FakeGraph, page_id: str, *threads: dict[str, Any]) -> None:
+    """Add a Page that Graph knows, with a token of its own."""
+    token = f"{PAGE_TOKEN}-{page_id}"
+    graph.add(token, page_id, *threads)
+    response = await service.http.post("/api/pages", json={"access_token": token, "page_id": page_id, "name": "A Page"})
+    assert response.status_code == 201, response.text
 
 
 async def deliver(http: httpx.AsyncClient, body: bytes) -> httpx.Response:
