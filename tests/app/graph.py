@@ -43,11 +43,12 @@ def thread(page_id: str, psid: str, *messages: tuple[str, str, datetime]) -> dic
 
 
 class FakeGraph:
-    """Answers by token. `held` calls of a list wait at the gate; `refusal` is answered to everything while set."""
+    """Answers by token. Calls of a list wait at the gate; `refusal` is answered to everything while it is set."""
 
     def __init__(self) -> None:
         self.pages: dict[str, FakePage] = {}
         self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.is_away = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.waiting = asyncio.Semaphore(0)
@@ -76,6 +77,8 @@ class FakeGraph:
 
     async def respond(self, request: httpx.Request) -> httpx.Response:
         """As a side effect of respx."""
+        if self.is_away:
+            raise httpx.ConnectError("no route", request=request)
         status, body = await self.answer(request.url.path, request.headers.get("authorization", ""))
         return httpx.Response(status, json=body, headers={"date": format_datetime(datetime.now(UTC), usegmt=True)})
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from tests.app.service import assert_problem, deliver, text_delivery
+
+if TYPE_CHECKING:
+    from tests.app.service import Service
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PAGE = "1001"
+
+
+async def journal(service: Service, **params: str | int) -> list[dict[str, Any]]:
+    response = await service.http.get("/api/deliveries", params=params)
+    assert response.status_code == 200, response.text
+    rows: list[dict[str, Any]] = response.json()["data"]
+    return rows
+
+
+async def replay(service: Service, **body: Any) -> dict[str, int]:
+    response = await service.http.post("/api/deliveries/replay", json=body)
+    assert response.status_code == 200, response.text
+    done: dict[str, int] = response.json()
+    return done
+
+
+async def forget(service: Service) -> None:
+    """Leave the journal as a version would that could read none of it."""
+    async with service.state["pool"].acquire() as connection:
+        await connection.execute("TRUNCATE conversations, messages, message_reactions, conversation_events")
+        await connection.execute(
+            """
+            UPDATE webhook_deliveries SET state = 'dead', dead_letters = '[{"path": "entry[0]", "reason": "too new"}]'
+            """
+        )
+
+
+async def messages(service: Service) -> list[str]:
+    async with service.state["pool"].acquire() as connection:
+        return [row["mid"] for row in await connection.fetch("SELECT mid FROM messages ORDER BY mid")]
+
+
+async def test_every_delivery_is_listed_newest_first_without_its_body(service: Service) -> None:
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "a private word", NOON))
+    response = await service.http.get("/api/deliveries")
+    assert "a private word" not in response.text
+    rows = response.json()["data"]
+    assert [row["received_at"] for row in rows] == sorted((row["received_at"] for row in rows), reverse=True)
+    assert rows[0].keys() == {"id", "received_at", "state", "items", "dead_letters", "replayed_at", "bytes"}
+    assert (rows[0]["state"], rows[0]["items"], rows[0]["dead_letters"]) == ("stored", 1, None)
+    assert response.json()["next"] is None
+
+
+async def test_dead_letters_are_listed_with_where_and_why(service: Service) -> None:
+    await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello", NOON))
+    assert (await deliver(service.http, b"{not json")).status_code == 200
+    assert (await deliver(service.http, b'{"object": "page", "entry": [5]}')).status_code == 200
+    rows = await journal(service, state="dead")
+    assert [row["state"] for row in rows] == ["dead", "dead"]
+    assert rows[0]["dead_letters"][0].keys() == {"path", "reason"}
+    assert rows[0]["dead_letters"][0]["path"] == "entry[0]"
+    assert len(await journal(service)) == 3
+    assert_problem(await service.http.get("/api/deliveries", params={"state": "lost"}), 422, "state")
+
+
+async def test_the_journal_pages_by_a_cursor_and_by_time(service: Service) -> None:
+    for n in range(5):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    all_ids = [row["id"] for row in await journal(service)]
+    found: list[str] = []
+    page = (await service.http.get("/api/deliveries", params={"limit": 2})).json()
+    while True:
+        found += [row["id"] for row in page["data"]]
+        if page["next"] is None:
+            break
+        await deliver(service.http, text_delivery(PAGE, "p", "m_0", "again", NOON))
+        page = (await service.http.get("/api/deliveries", params={"limit": 2, "cursor": page["next"]})).json()
+    assert found == all_ids
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert await journal(service, since=tomorrow) == []
+    assert len(await journal(service, until=tomorrow)) == 7
+    for field in ("since", "until"):
+        assert_problem(await service.http.get("/api/deliveries", params={field: "soon"}), 422, field)
+
+
+async def test_a_later_version_replays_dead_letters_and_a_second_replay_changes_nothing(service: Service) -> None:
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    await forget(service)
+    await deliver(service.http, b"{not json")
+    done = await replay(service, state="dead")
+    assert (done["deliveries"], done["still_dead"], done["updated"]) == (4, 1, 0)
+    assert done["inserted"] >= 3
+    assert await messages(service) == ["m_0", "m_1", "m_2"]
+    (dead,) = await journal(service, state="dead")
+    assert dead["replayed_at"] is not None
+    assert await replay(service, state="dead") == {"deliveries": 1, "still_dead": 1, "inserted": 0, "updated": 0}
+    again = await replay(service, since="2026-01-01")
+    assert again == {"deliveries": 4, "still_dead": 1, "inserted": 0, "updated": 0}
+
+
+async def test_deliveries_are_replayed_by_id_or_by_time(service: Service) -> None:
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    await forget(service)
+    ids = [row["id"] for row in await journal(service)]
+    assert (await replay(service, ids=[ids[0], str(uuid4())]))["deliveries"] == 1
+    assert await messages(service) == ["m_2"]
+    assert (await replay(service, until="2026-01-01"))["deliveries"] == 0
+    assert (await replay(service, since="2026-01-01", state="dead"))["deliveries"] == 2
+    assert await messages(service) == ["m_0", "m_1", "m_2"]
+
+
+async def test_more_replays_at_once_than_connections_all_end(service: Service) -> None:
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    await forget(service)
+    many = service.state["pool"].get_max_size() * 2
+    done = await asyncio.gather(*(replay(service, since="2026-01-01") for _ in range(many)))
+    assert {row["deliveries"] for row in done} == {3}
+    assert await messages(service) == ["m_0", "m_1", "m_2"]
+
+
+async def test_a_replay_of_nothing_in_particular_is_a_422_problem(service: Service) -> None:
+    assert_problem(await service.http.post("/api/deliveries/replay", json={}), 422)
+    assert_problem(await service.http.post("/api/deliveries/replay"), 422)
+    wrong: list[tuple[str, Any]] = [
+        ("ids", []),
+        ("ids", ["x"]),
+        ("ids", "all"),
+        ("ids", [str(uuid4())] * 1001),
+        ("state", "stored"),
+        ("since", "soon"),
+        ("until", 5),
+    ]
+    for field, value in wrong:
+        response = await service.http.post("/api/deliveries/replay", json={field: value})
+        assert response.status_code == 422
+        assert response.json()["field"].startswith(field)
