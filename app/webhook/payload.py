@@ -44,8 +44,11 @@ MAX_MID = 500
 MAX_ID = 100
 
 Time = Annotated[datetime | None, BeforeValidator(read_time)]
-Text = Annotated[str | None, BeforeValidator(lambda v: v or None)]  # empty text is no text
+_EMPTY_IS_NONE = BeforeValidator(lambda v: v or None)
+Text = Annotated[str | None, _EMPTY_IS_NONE]
 Mid = Annotated[str, Field(min_length=1, max_length=MAX_MID)]
+MaybeMid = Annotated[Mid | None, _EMPTY_IS_NONE]
+MaybeId = Annotated[Annotated[str, Field(max_length=MAX_ID)] | None, _EMPTY_IS_NONE]
 
 
 def _is_true(value: object) -> bool:
@@ -62,7 +65,7 @@ class _Shape(BaseModel):
 class Party(_Shape):
     """A sender or recipient. `user_ref` or a phone number may stand where the id is not known."""
 
-    id: Annotated[Text, Field(max_length=MAX_ID)] = None
+    id: MaybeId = None
 
 
 class MessageBody(_Shape):
@@ -98,7 +101,7 @@ class ReactionBody(_Shape):
 class PostbackBody(_Shape):
     """`postback`. `mid` came with webhook version 11; `payload` is only for the app that sent the button."""
 
-    mid: Annotated[Text, Field(max_length=MAX_MID)] = None
+    mid: MaybeMid = None
     title: Text = None
 
 
