@@ -11,7 +11,7 @@
     world.true_messages(page_id)         -> the same one by one, for worlds that are large
     Life(world, seed=1).happen()         -> [Item]    something happens, in the real mixture
 
-    graph = Graph(world, app_secret=..., behaviour=Behaviour(...), faults=faults_of(["http_500:0.05"]), limits=Limits())
+    graph = Graph(world, app_secret=..., behaviour=Behaviour(...), faults=Faults(["http_500:0.05"]), limits=Limits())
     graph.app                            the ASGI app; graph.calls, graph.calls_of(page_id) are what was called
     async with serving(graph.app) as url:    on a loopback port (it sends the Date of the world's clock)
 
@@ -26,16 +26,17 @@ pessimistic end. The simulator imports nothing of the service.
 from simulator.attachments import Attachment
 from simulator.behaviour import Behaviour
 from simulator.clock import TurnedClock, real_now
-from simulator.faults import Fault, FaultError, Faults, faults_of, parse_fault
+from simulator.faults import Fault, FaultError, Faults, parse_fault
 from simulator.graph import Graph
 from simulator.items import Item
 from simulator.life import Life
 from simulator.page import Page
+from simulator.places import WorldError
 from simulator.sender import Sender
 from simulator.serving import serving
-from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth
+from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth, Truth
 from simulator.usage import Limits
-from simulator.world import Truth, World, WorldError
+from simulator.world import World
 
 __all__ = [
     "Attachment",
@@ -57,7 +58,6 @@ __all__ = [
     "TurnedClock",
     "World",
     "WorldError",
-    "faults_of",
     "parse_fault",
     "real_now",
     "serving",

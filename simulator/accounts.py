@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
+from simulator.cursors import new_cursor, read_cursor
 from simulator.graph_errors import bad_parameter, bad_token
 from simulator.items import ALL_FIELDS
 
 if TYPE_CHECKING:
     from simulator.page import Page
+    from simulator.reading import Window
     from simulator.world import World
 
 _TASKS = ["ANALYZE", "ADVERTISE", "MESSAGING", "MODERATE", "CREATE_CONTENT", "MANAGE"]
 _SCOPES = ["pages_show_list", "pages_messaging", "pages_manage_metadata", "pages_read_engagement"]
 
 
-def me_accounts(world: World, params: dict[str, str]) -> dict[str, Any]:
-    """`GET /me/accounts` with a user's token: all Pages, paged by offset."""
-    limit = int(params.get("limit", "25"))
-    after = params.get("after", "0")
-    if not after.isdigit() or limit < 1:
-        raise bad_parameter("Invalid cursors values")
-    start = int(after)
+def me_accounts(world: World, window: Window, base: str) -> dict[str, Any]:
+    """`GET /me/accounts` with a user's token: all Pages. Links begin with `base`."""
+    now, limit = int(world.now().timestamp()), window.limit
+    start = read_cursor(window.after, "accounts", now, max_age=None)[0] if window.after is not None else 0
     rows = world.pages[start : start + limit]
     data = [
         {"access_token": p.access_token, "category": "Shop", "name": p.name, "id": p.id, "tasks": _TASKS} for p in rows
     ]
     if not rows:
         return {"data": data}
-    paging: dict[str, Any] = {"cursors": {"before": str(start), "after": str(start + limit)}}
+    before, after = (new_cursor("accounts", [n], now) for n in (start, start + limit))
+    paging: dict[str, Any] = {"cursors": {"before": before, "after": after}}
     if start + limit < len(world.pages):
-        paging["next"] = f"https://graph.facebook.com/me/accounts?access_token={world.user_token}&after={start + limit}"
+        query = urlencode({"access_token": world.user_token, "pretty": "0", "limit": limit, "after": after})
+        paging["next"] = f"{base}/me/accounts?{query}"
     return {"data": data, "paging": paging}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.cursors import stale_cursor
@@ -12,7 +13,7 @@ from simulator.dice import Dice
 from simulator.graph_errors import GraphFailure, bad_token, not_found, throttled, too_heavy, too_many_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 KNOWN = {
     "latency": "answers late: VALUE seconds in the mean, exponentially spread (0.2)",
@@ -114,58 +115,57 @@ class Trouble(NamedTuple):
 NO_TROUBLE = Trouble()
 
 
-@dataclass(slots=True)
 class Faults:
-    """Decides for each call what goes wrong; `faults` may be changed at any time, `happened` counts by name."""
+    """Decides for each call what goes wrong. `happened` counts by name."""
 
-    faults: list[Fault] = field(default_factory=list)
-    seed: int = 0
-    happened: dict[str, int] = field(default_factory=dict)
-    _seen: dict[int, int] = field(default_factory=dict)
-    _dice: Dice | None = None
+    def __init__(self, faults: Iterable[Fault | str] = (), seed: int = 0) -> None:
+        self.happened: dict[str, int] = {}
+        self._dice = Dice(seed, 3)
+        self._armed: list[tuple[Fault, Iterator[int]]] = []
+        self.add(*faults)
 
     def add(self, *faults: Fault | str) -> None:
         """Add faults, or their texts; their calls are counted from now."""
-        self.faults.extend(parse_fault(f) if isinstance(f, str) else f for f in faults)
+        self._armed.extend((parse_fault(f) if isinstance(f, str) else f, count(1)) for f in faults)
 
     def clear(self) -> None:
         """Let nothing go wrong any more."""
-        self.faults.clear()
-        self._seen.clear()
+        self._armed.clear()
 
     def of(self, page_id: str | None, path: str, *, has_cursor: bool) -> Trouble:
         """Return what goes wrong with a call."""
-        if not self.faults:
+        if not self._armed:
             return NO_TROUBLE
-        chosen = [fault for fault in self.faults if self._hits(fault, page_id, path, has_cursor=has_cursor)]
+        chosen = [
+            fault
+            for fault, calls in self._armed
+            if _is_meant(fault, page_id, path, has_cursor=has_cursor) and self._hits(fault, next(calls))
+        ]
         for fault in chosen:
             self.happened[fault.name] = self.happened.get(fault.name, 0) + 1
         failures = [failure for fault in chosen if (failure := _failure(fault, path)) is not None]
-        throttled = [int(fault.number) for fault in chosen if fault.name == "throttled"]
+        regain = [int(fault.number) for fault in chosen if fault.name == "throttled"]
         return Trouble(
             frozenset(fault.name for fault in chosen),
             sum(self._latency(fault) for fault in chosen if fault.name == "latency"),
             failures[0] if failures else None,
-            throttled[0] if throttled else None,
+            regain[0] if regain else None,
         )
 
-    def _hits(self, fault: Fault, page_id: str | None, path: str, *, has_cursor: bool) -> bool:
-        is_meant = (fault.page_id is None or fault.page_id == page_id) and (fault.path is None or fault.path in path)
-        if not is_meant or (fault.name == "stale_cursor" and not has_cursor):
+    def _hits(self, fault: Fault, call: int) -> bool:
+        if call < fault.first or (fault.times is not None and call >= fault.first + fault.times):
             return False
-        seen = self._seen[id(fault)] = self._seen.get(id(fault), 0) + 1
-        if seen < fault.first or (fault.times is not None and seen >= fault.first + fault.times):
-            return False
-        return fault.probability >= 1 or self._throw().chance(fault.probability)
+        return fault.probability >= 1 or self._dice.chance(fault.probability)
 
     def _latency(self, fault: Fault) -> float:
-        share = (self._throw().below(1 << 30) + 1) / (1 << 30)
+        share = (self._dice.below(1 << 30) + 1) / (1 << 30)
         return -fault.number * math.log(share)
 
-    def _throw(self) -> Dice:
-        if self._dice is None:
-            self._dice = Dice(self.seed, 3)
-        return self._dice
+
+def _is_meant(fault: Fault, page_id: str | None, path: str, *, has_cursor: bool) -> bool:
+    if fault.page_id not in {None, page_id} or (fault.path is not None and fault.path not in path):
+        return False
+    return has_cursor or fault.name != "stale_cursor"
 
 
 _FAILURES: dict[str, Callable[[Fault, str], GraphFailure]] = {
@@ -186,13 +186,3 @@ _FAILURES: dict[str, Callable[[Fault, str], GraphFailure]] = {
 def _failure(fault: Fault, path: str) -> GraphFailure | None:
     make = _FAILURES.get(fault.name)
     return make(fault, path) if make is not None else None
-
-
-def faults_of(texts: Iterable[str], seed: int = 0) -> Faults:
-    """Make faults of their texts.
-
-    Raises:
-        FaultError: one can't be read.
-
-    """
-    return Faults([parse_fault(text) for text in texts], seed)

@@ -7,6 +7,7 @@ import hmac
 from collections import deque
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import orjson
 from starlette.applications import Starlette
@@ -16,18 +17,9 @@ from starlette.routing import Route
 from simulator.accounts import debug_token, me_accounts, subscribed_apps
 from simulator.behaviour import Behaviour
 from simulator.faults import Faults, Trouble
-from simulator.graph_errors import GraphFailure, bad_parameter, bad_token, no_such_field, not_found
-from simulator.nodes import (
-    Reading,
-    check_weight,
-    conversations_edge,
-    edge_of_message,
-    message_node,
-    messages_edge,
-    read_fields,
-    read_window,
-    thread_node,
-)
+from simulator.graph_errors import GraphFailure, bad_parameter, bad_token, not_found
+from simulator.objects import many, read, user_node
+from simulator.reading import Reading, read_window
 from simulator.usage import Limits, Usage
 from simulator.versions import DEFAULT_VERSION, is_version, served_version
 
@@ -39,8 +31,6 @@ if TYPE_CHECKING:
     from simulator.page import Page
     from simulator.world import World
 
-_MESSAGE_EDGES = {"attachments", "shares", "reactions"}
-_MAX_IDS = 50
 _SECRETS = {"access_token", "appsecret_proof", "input_token"}
 _HTML = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong.</h1></body></html>"
 _KEPT_CALLS = 100_000
@@ -100,6 +90,19 @@ class Graph:
         """Return the calls made with a Page's token whose path holds `path`."""
         return [call for call in self.calls if call.page_id == page_id and path in call.path]
 
+    def after_list_call(self, n: int, action: Callable[[], object]) -> None:
+        """Do something once the n-th call of a list of conversations from now on was answered."""
+        left = n
+
+        def count(call: Call) -> None:
+            nonlocal left
+            left -= call.path.endswith("/conversations")
+            if left <= 0:
+                self.hooks.remove(count)
+                action()
+
+        self.hooks.append(count)
+
     async def _answer(self, request: Request) -> Response:
         version, path = _split(request.url.path)
         params = await _params(request)
@@ -136,6 +139,8 @@ class Graph:
     def _usage_headers(self, page: Page | None, now: float, trouble: Trouble) -> dict[str, str]:
         if page is None:
             return {}
+        if "app_limit" in trouble.names:
+            return {"x-app-usage": '{"call_count":100,"total_time":25,"total_cputime":25}'}
         if trouble.regain_minutes is None:
             return self.usage.headers(page.id, now)
         entry = {
@@ -190,14 +195,14 @@ class Graph:
         is_user = token == self.world.user_token
         self._check_token(token, page, params, is_user=is_user)
         if path == "me/accounts" and is_user:
-            return me_accounts(self.world, params)
+            return me_accounts(self.world, read_window(params, self.behaviour), _base(request, version))
         if page is None:
-            return self._user_node(path, params)
+            return user_node(path, params)
         ids = [i for i in params.get("ids", "").split(",") if i] if not path else []
         parts = [part for part in path.split("/") if part]
         if parts and parts[0] == "me":  # with a Page's token, "me" is the Page
             parts[0] = page.id
-        is_conversations = bool(ids) or parts[-1:] != ["subscribed_apps"]
+        is_conversations = parts not in ([page.id], [page.id, "subscribed_apps"])
         self.usage.count(
             page.id, self.world.now().timestamp(), calls=max(1, len(ids)), is_conversations=is_conversations
         )
@@ -207,8 +212,8 @@ class Graph:
             raise not_found(path, request.method.lower())
         reading = self._reading(request, version, token or "", page)
         if ids:
-            return self._many(reading, ids, params)
-        return self._read(reading, parts, params)
+            return many(reading, ids, params)
+        return read(reading, parts, params)
 
     def _check_token(self, token: str | None, page: Page | None, params: dict[str, str], *, is_user: bool) -> None:
         if token is None:
@@ -228,66 +233,12 @@ class Graph:
         if not hmac.compare_digest(proof.encode(), right.encode()):
             raise GraphFailure(104, "Incorrect signature: invalid appsecret_proof provided in the API argument")
 
-    def _user_node(self, path: str, params: dict[str, str]) -> dict[str, Any]:
-        if path != "me":
-            raise not_found(path or "/")
-        user = {"id": "10215241773831025", "name": "Ada Admin"}
-        for field in read_fields(params.get("fields")):
-            if field.name not in user:
-                raise no_such_field(field.name, "User")
-        return user
-
     def _reading(self, request: Request, version: str, token: str, page: Page) -> Reading:
         at = int((self.world.now().timestamp() - self.behaviour.read_lag_seconds) * 1000)
         if not self.behaviour.read_lag_seconds:
             at = _ALL
-        base = f"{request.url.scheme}://{request.url.netloc}"
         now = int(self.world.now().timestamp())
-        return Reading(self.world, page, self.behaviour, base, version, token, at, now)
-
-    def _many(self, reading: Reading, ids: list[str], params: dict[str, str]) -> dict[str, Any]:
-        """`GET /?ids=a,b`: one bad id fails all (Graph sheet, 4.2)."""
-        if len(ids) > _MAX_IDS:
-            raise bad_parameter(f"Too many IDs. Maximum: {_MAX_IDS}. Provided: {len(ids)}.")
-        return {object_id: self._read(reading, [object_id], params) for object_id in ids}
-
-    def _read(self, reading: Reading, parts: list[str], params: dict[str, str]) -> dict[str, Any]:
-        match parts:
-            case [page_id] if page_id == reading.page.id:
-                return _page_node(reading.page, params)
-            case [page_id, "conversations"] if page_id == reading.page.id:
-                return conversations_edge(reading, params)
-            case [object_id, *edge] if len(edge) <= 1:
-                return self._read_object(reading, object_id, edge[0] if edge else None, params)
-            case _:
-                raise GraphFailure(2500, f"Unknown path components: /{'/'.join(parts)}")
-
-    def _read_object(
-        self, reading: Reading, object_id: str, edge: str | None, params: dict[str, str]
-    ) -> dict[str, Any]:
-        source = params.get("fields")
-        fields = read_fields(source)
-        thread = self.world.find_thread(object_id)
-        if thread is not None and thread.page == reading.page.number and thread.updated_at(reading.at) is not None:
-            if edge is None:
-                check_weight(reading.behaviour, 1, fields)
-                return thread_node(reading, thread, fields)
-            if edge == "messages":
-                window = read_window(params, reading.behaviour)
-                check_weight(reading.behaviour, window.limit, fields)
-                return messages_edge(reading, thread, window, fields, source)
-        found = self.world.find_message(object_id)
-        if found is not None and found[0].page == reading.page.number:
-            state = found[0].state(found[1], reading.at)
-            if state is not None and state.deleted_at is None:
-                if edge is None:
-                    return message_node(reading, found[0], state, fields)
-                if edge in _MESSAGE_EDGES:
-                    return edge_of_message(reading, found[0], state, edge, params)
-        person = self.world.find_person(object_id)
-        if person is not None and person.page == reading.page.number and edge is None:
-            return _profile(reading, person.name, object_id, params)
-        raise not_found(object_id)
+        return Reading(self.world, page, self.behaviour, _base(request, version), token, at, now)
 
     def _page_of(self, token: str | None) -> Page | None:
         if token is None:
@@ -302,6 +253,11 @@ class Graph:
 _ALL = (1 << 63) - 1
 
 
+def _base(request: Request, version: str) -> str:
+    """What links to this API begin with: the address that the caller used."""
+    return f"{request.url.scheme}://{request.url.netloc}/{version}"
+
+
 def _split(path: str) -> tuple[str, str]:
     first, _, rest = path.strip("/").partition("/")
     return (first, rest) if is_version(first) else (DEFAULT_VERSION, path.strip("/"))
@@ -310,7 +266,7 @@ def _split(path: str) -> tuple[str, str]:
 async def _params(request: Request) -> dict[str, str]:
     params = dict(request.query_params)
     if request.method == "POST":
-        params.update({name: value for name, value in (await request.form()).items() if isinstance(value, str)})
+        params.update(parse_qsl((await request.body()).decode("utf-8", "replace")))
     return params
 
 
@@ -319,28 +275,3 @@ def _token(request: Request, params: dict[str, str]) -> str | None:
     if scheme.lower() in {"bearer", "oauth"} and token:
         return token.strip()
     return params.get("access_token") or None
-
-
-def _page_node(page: Page, params: dict[str, str]) -> dict[str, Any]:
-    node = {"id": page.id, "name": page.name}
-    for field in read_fields(params.get("fields")):
-        if field.name == "access_token":
-            node["access_token"] = page.access_token
-        elif field.name not in node:
-            raise no_such_field(field.name, "Page")
-    return node
-
-
-def _profile(reading: Reading, name: str, psid: str, params: dict[str, str]) -> dict[str, Any]:
-    """`GET /{psid}` (Graph sheet, 6): some people's profiles are not to be had."""
-    if int(psid) % 11 == 0:
-        raise GraphFailure(100, "(#100) No profile available for this user.", subcode=2018218)
-    first, _, last = name.rpartition(" ")
-    picture = f"https://platform-lookaside.fbsbx.com/platform/profilepic/?psid={psid}&ext={reading.now + 400_000}"
-    node = {"id": psid, "name": name, "first_name": first, "last_name": last, "profile_pic": picture}
-    fields = read_fields(params.get("fields"))
-    for field in fields:
-        if field.name not in node:
-            raise no_such_field(field.name, "User")
-    wanted = {field.name for field in fields} | {"id"}
-    return {key: value for key, value in node.items() if not fields or key in wanted}

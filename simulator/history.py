@@ -6,7 +6,8 @@ second, as real ones do, so that whole-second times repeat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.attachments import roll_attachments
 from simulator.dice import Dice
@@ -26,6 +27,13 @@ PAGE_INBOX_APP_ID = "263902037430900"  # 15 digits; Meta's pages print both this
 _NAME, _CONVERSATION, _SESSION_START, _MESSAGE, _TIME, _BASE, _PAGE = range(1, 8)
 
 
+class _Shape(NamedTuple):
+    """A conversation's times, in ms: between the sessions, and when it began."""
+
+    gap: int
+    start: int
+
+
 class History:
     """The past of one world: pure functions of its seed, sizes and beginning."""
 
@@ -34,6 +42,7 @@ class History:
         self.conversations, self._messages = conversations, messages
         self._end = began_ms - 60_000
         self._spacing = min(6 * _HOUR_MS, 90 * _DAY_MS // max(1, conversations))
+        self._shape = lru_cache(maxsize=4096)(self._new_shape)
 
     def page_name(self, page: int) -> str:
         """A Page's name."""
@@ -45,7 +54,7 @@ class History:
 
     def count(self, page: int, conversation: int) -> int:
         """How many messages a conversation had, those unsent included: 1 to twice the mean less 1."""
-        if conversation >= self.conversations or self._messages == 0:
+        if conversation >= self.conversations:
             return 0
         return 1 + Dice(self.seed, _CONVERSATION, page, conversation).below(2 * self._messages - 1)
 
@@ -56,10 +65,13 @@ class History:
 
     def sent_at(self, page: int, conversation: int, n: int) -> int:
         """When a message was sent, epoch ms; never falls as `n` rises."""
+        gap, start = self._shape(page, conversation)
+        return start + self._offset(page, conversation, n, gap)
+
+    def _new_shape(self, page: int, conversation: int) -> _Shape:
         last = self.count(page, conversation) - 1
         gap = min(7 * _HOUR_MS, max(400_000, 3650 * _DAY_MS // (last // _SESSION + 1)))
-        end = self._offset(page, conversation, last, gap)
-        return self.updated_at(page, conversation) - (end - self._offset(page, conversation, n, gap))
+        return _Shape(gap, self.updated_at(page, conversation) - self._offset(page, conversation, last, gap))
 
     def _offset(self, page: int, conversation: int, n: int, gap: int) -> int:
         session, slot = divmod(n, _SESSION)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulator.dice import Dice
 from simulator.message import REACTIONS
-from simulator.world import WorldError
+from simulator.places import WorldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from simulator.dice import mix
+from simulator.dice import Dice, mix
 from simulator.graph_errors import bad_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from simulator.nodes import Reading, Window
+    from simulator.reading import Reading, Window
     from simulator.thread import Thread
 
 _PLATFORMS = {"messenger", "instagram"}
@@ -49,18 +49,15 @@ def list_threads(reading: Reading, params: dict[str, str], window: Window) -> Li
     if window.before is not None:
         return _before(reading, place, reading.position(window.before, place), window)
     after = reading.position(window.after, place) if window.after is not None else None
-    if (
-        behaviour.short_pages
-        and mix(reading.world.seed, reading.now, *(after or ())) % 1000 < behaviour.short_pages * 1000
-    ):
-        limit = mix(reading.now, limit, *(after or ())) % limit
+    limit = _shortened(reading, limit, after)
     rows = list(islice(_from(reading, params, after), limit + 1))
     has_next, rows = len(rows) > limit, rows[:limit]
     passed = (after[2] if after else 0) + len(rows)
     if rows:
         ends = (_cursor(reading, place, rows[0], passed - len(rows)), _cursor(reading, place, rows[-1], passed))
     elif has_next:
-        same = reading.cursor(place, *(after or [_FAR_FUTURE, 0, 0]))
+        at, number, behind, _ = after or [_FAR_FUTURE, 0, 0, 0]
+        same = reading.cursor(place, at, number, behind, 1)
         ends = (same, same)
     else:
         return Listed([], None, has_next=False, has_previous=False)
@@ -72,10 +69,18 @@ def list_threads(reading: Reading, params: dict[str, str], window: Window) -> Li
 _FAR_FUTURE = 1 << 60
 
 
+def _shortened(reading: Reading, limit: int, after: list[int] | None) -> int:
+    """How many rows an answer has: sometimes fewer than asked for, even none, but not none twice in a row."""
+    dice = Dice(reading.world.seed, 11, limit, *(after or ()))
+    if not dice.chance(reading.behaviour.short_pages):
+        return limit
+    return max(dice.below(limit), after[3] if after is not None else 0)
+
+
 def _cursor(reading: Reading, place: str, thread: Thread, passed: int) -> str:
     if reading.behaviour.order == "shuffled":
-        return reading.cursor(place, _hash(reading, thread), thread.number, passed)
-    return reading.cursor(place, thread.updated_at(reading.at) or 0, thread.number, passed)
+        return reading.cursor(place, _hash(reading, thread), thread.number, passed, 0)
+    return reading.cursor(place, thread.updated_at(reading.at) or 0, thread.number, passed, 0)
 
 
 def _hash(reading: Reading, thread: Thread) -> int:
@@ -83,7 +88,7 @@ def _hash(reading: Reading, thread: Thread) -> int:
 
 
 def _from(reading: Reading, params: dict[str, str], after: list[int] | None) -> Iterator[Thread]:
-    """Yield what comes after a position [order key, number, how many were passed]."""
+    """Yield what comes after a position [order key, number, how many were passed, whether to none of them]."""
     by_offset = reading.behaviour.cursors == "offset" and after is not None
     start = (after[0], after[1]) if after is not None and not by_offset else None
     if reading.behaviour.order == "shuffled":

@@ -18,24 +18,31 @@ NO_END = sys.maxsize  # "at" for: whatever has happened
 
 
 class Thread:
-    """A conversation of a Page with one person. `at` below is always the moment to look at, epoch ms."""
+    """A conversation of a Page with one person. `at` below is always the moment to look at, epoch ms.
+
+    `page` and `number` are its place in the world; `past` is how many messages it had when the world began.
+    """
 
     __slots__ = (
         "_history",
-        "_ids",
         "_live",
         "_live_times",
         "changes",
         "delivered_watermark",
+        "name",
         "number",
         "owner_app_id",
         "page",
         "past",
+        "psid",
         "read_watermark",
+        "thread_id",
     )
 
     def __init__(self, history: History, ids: Ids, page: int, number: int) -> None:
-        self._history, self._ids, self.page, self.number = history, ids, page, number
+        self._history, self.page, self.number = history, page, number
+        self.psid, self.thread_id = ids.psid(page, number), ids.thread_id(page, number)
+        self.name = history.person_name(page, number)
         self.past = history.count(page, number)
         self._live: list[Message] = []
         self._live_times: list[int] = []
@@ -43,21 +50,6 @@ class Thread:
         self.read_watermark: int | None = None
         self.delivered_watermark: int | None = None
         self.owner_app_id: str | None = None
-
-    @property
-    def psid(self) -> str:
-        """The person's id for this Page."""
-        return self._ids.psid(self.page, self.number)
-
-    @property
-    def thread_id(self) -> str:
-        """Graph's id of the conversation."""
-        return self._ids.thread_id(self.page, self.number)
-
-    @property
-    def name(self) -> str:
-        """The person's name."""
-        return self._history.person_name(self.page, self.number)
 
     @property
     def has_live_messages(self) -> bool:

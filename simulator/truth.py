@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from simulator.attachments import Attachment
+    from simulator.message import State
+    from simulator.places import Places
+    from simulator.thread import Thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +89,66 @@ class ConversationTruth:
     read_watermark_ms: int | None
     delivered_watermark_ms: int | None
     owner_app_id: str | None
+
+
+class Truth(NamedTuple):
+    """What rows of a Page must exist."""
+
+    conversations: list[ConversationTruth]
+    messages: list[MessageTruth]
+
+
+def true_messages(world: Places, page_id: str, at: int) -> Iterator[MessageTruth]:
+    """Yield every message that must have a row, one conversation after the other, oldest first in each."""
+    for thread in world.threads(world.page(page_id), at):
+        for n in range(thread.count(at)):
+            state = thread.state(n, at)
+            if state is not None:
+                yield _message_truth(page_id, thread, state)
+
+
+def true_conversations(world: Places, page_id: str, at: int) -> Iterator[ConversationTruth]:
+    """Yield every conversation that has a message, newest first."""
+    for thread in world.threads(world.page(page_id), at):
+        last = next(thread.newest_first(at), None)
+        yield ConversationTruth(
+            page_id,
+            thread.thread_id,
+            thread.psid,
+            thread.name,
+            thread.updated_at(at) or 0,
+            sum(1 for _ in thread.newest_first(at)),
+            last.message.mid if last else None,
+            last.text if last else None,
+            thread.read_watermark,
+            thread.delivered_watermark,
+            thread.owner_app_id,
+        )
+
+
+def _message_truth(page_id: str, thread: Thread, state: State) -> MessageTruth:
+    message, is_deleted = state.message, state.deleted_at is not None
+    attachments: Iterable[Attachment] = () if is_deleted else message.attachments
+    reactions = () if is_deleted else state.reactions
+    return MessageTruth(
+        page_id,
+        thread.thread_id,
+        thread.psid,
+        message.mid,
+        "outbound" if message.is_from_page else "inbound",
+        message.at,
+        None if is_deleted else state.text,
+        tuple(
+            AttachmentTruth(a.identity, a.webhook_type, a.graph_type)
+            for a in attachments
+            if message.is_live or a.graph_type is not None
+        ),
+        tuple(ReactionTruth(r.actor, r.name or "", r.emoji or "", r.at) for r in reactions),
+        state.num_edit,
+        is_deleted,
+        state.deleted_at,
+        None if is_deleted else message.reply_to,
+        dict(message.extra or {}) if message.is_live and not is_deleted else {},
+        in_graph=not is_deleted,
+        in_webhooks=message.is_live or is_deleted,
+    )

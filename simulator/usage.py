@@ -80,7 +80,7 @@ class Usage:
         if limits.calls_per_second is not None and is_conversations:
             used.tokens = min(limits.burst, used.tokens + max(0.0, now - used.refilled) * limits.calls_per_second)
             used.refilled = now
-            if used.tokens < calls:
+            if used.tokens < 1:
                 raise too_many_calls()
             used.tokens -= calls
 

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from heapq import merge
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simulator.attachments import Attachment, Cdn, roll_attachments
-from simulator.clock import Now, milliseconds, real_now
+from simulator.clock import Now, real_now
 from simulator.dice import Dice
-from simulator.history import OTHER_APP_ID, OUR_APP_ID, PAGE_INBOX_APP_ID, History
-from simulator.ids import CONVERSATION_BITS, PAGE_BITS, Ids
+from simulator.history import OTHER_APP_ID, OUR_APP_ID, PAGE_INBOX_APP_ID
 from simulator.items import Item, Parties, message_item
 from simulator.message import MAX_EDITS, REACTIONS, Message, Reaction, State
-from simulator.page import Page
+from simulator.places import Places, WorldError
 from simulator.texts import BUTTONS
 from simulator.texts import text as some_text
 from simulator.thread import NO_END, Thread
-from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth
+from simulator.truth import Truth, true_conversations, true_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from simulator.truth import ConversationTruth, MessageTruth
 
 APPS = {"ours": OUR_APP_ID, "other": OTHER_APP_ID, "inbox": PAGE_INBOX_APP_ID}
 
 
-class WorldError(ValueError):
-    """It can't happen on Facebook; the text says why."""
-
-
-class Truth(NamedTuple):
-    """What rows of a Page must exist."""
-
-    conversations: list[ConversationTruth]
-    messages: list[MessageTruth]
-
-
-class World:
+class World(Places):
     """A generated world. The same arguments and the same calls give the same world.
 
     `conversations_per_page` and `messages_per_conversation` (a mean) tell how much there was before it began; nothing
@@ -52,106 +41,28 @@ class World:
         now: Now = real_now,
         sticker_pairs: bool = False,
     ) -> None:
-        for name, value, low, high in (
-            ("pages", pages, 1, 1 << PAGE_BITS),
-            ("conversations_per_page", conversations_per_page, 0, 1 << (CONVERSATION_BITS - 1)),
-            ("messages_per_conversation", messages_per_conversation, 1, 1 << 20),
-        ):
-            if not low <= value <= high:
-                raise WorldError(f"{name} must be from {low} to {high}, not {value}")
-        self.seed, self.now, self._sticker_pairs = seed, now, sticker_pairs
-        self.ids = Ids(seed)
-        self.cdn = Cdn()
-        self.history = History(
+        super().__init__(
             seed,
-            self.ids,
-            conversations=conversations_per_page,
-            messages=messages_per_conversation,
-            began_ms=milliseconds(now()),
+            pages=pages,
+            conversations_per_page=conversations_per_page,
+            messages_per_conversation=messages_per_conversation,
+            now=now,
         )
-        self.pages = [Page(n, self.ids.page_id(n), self.history.page_name(n), seed) for n in range(pages)]
-        self._by_id = {page.id: page for page in self.pages}
-        self._touched: list[dict[int, Thread]] = [{} for _ in self.pages]
-        self._people = [conversations_per_page] * pages
+        self.cdn = Cdn()
+        self._sticker_pairs = sticker_pairs
         self._dice = Dice(seed, 1_000_003)
 
-    @property
-    def user_token(self) -> str:
-        """The token of the user who has a role on all Pages."""
-        return f"EAAUser{self.seed:x}{self.ids.page_id(self.seed % 997)}"
+    def truth(self, page_id: str, at: int = NO_END) -> Truth:
+        """What rows of a Page must exist, now or at a moment (epoch ms)."""
+        return Truth(list(self.true_conversations(page_id, at)), list(self.true_messages(page_id, at)))
 
-    # -- looking ----------------------------------------------------------------------------------------------
+    def true_messages(self, page_id: str, at: int = NO_END) -> Iterator[MessageTruth]:
+        """Yield every message that must have a row, one conversation after the other, oldest first in each."""
+        return true_messages(self, page_id, at)
 
-    def now_ms(self) -> int:
-        """The world's time, epoch ms."""
-        return milliseconds(self.now())
-
-    def find_page(self, page_id: str) -> Page | None:
-        """The Page with this id."""
-        return self._by_id.get(page_id)
-
-    def page(self, page_id: str) -> Page:
-        """The Page with this id.
-
-        Raises:
-            WorldError: there is none.
-
-        """
-        page = self._by_id.get(page_id)
-        if page is None:
-            raise WorldError(f"no Page {page_id} in this world")
-        return page
-
-    def find_thread(self, thread_id: str) -> Thread | None:
-        """The conversation with this thread id."""
-        return self._thread_at(self.ids.find_thread(thread_id))
-
-    def find_person(self, psid: str) -> Thread | None:
-        """The conversation of this person."""
-        return self._thread_at(self.ids.find_psid(psid))
-
-    def find_message(self, mid: str) -> tuple[Thread, int] | None:
-        """A message's conversation and its number in it; also of one unsent."""
-        place = self.ids.find_mid(mid)
-        thread = self._thread_at(place[:2]) if place else None
-        return (thread, place[2]) if thread and place and place[2] < thread.next_n else None
-
-    def _thread_at(self, place: tuple[int, int] | None) -> Thread | None:
-        if place is None or place[0] >= len(self.pages) or place[1] >= self._people[place[0]]:
-            return None
-        return self._touched[place[0]].get(place[1]) or Thread(self.history, self.ids, *place)
-
-    def threads(self, page: Page, at: int = NO_END, *, after: tuple[int, int] | None = None) -> Iterator[Thread]:
-        """Yield a Page's conversations newest first, as at `at`; from beyond the position `after`.
-
-        A position is (updated at in ms, number): what comes later in the list has a smaller time, or the same and a
-        greater number.
-        """
-        limit = (-after[0], after[1]) if after is not None else None
-        touched = self._touched[page.number]
-        moved = []
-        for number, thread in touched.items():
-            updated = thread.updated_at(at) if thread.has_live_messages else None
-            if updated is not None and (limit is None or (-updated, number) > limit):
-                moved.append((-updated, number))
-        for _, number in merge(sorted(moved), self._unmoved(page.number, limit)):
-            yield touched.get(number) or Thread(self.history, self.ids, page.number, number)
-
-    def _unmoved(self, page: int, limit: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
-        low, high = 0, self.history.conversations
-        while limit is not None and low < high:
-            middle = (low + high) // 2
-            if (-self.history.updated_at(page, middle), middle) > limit:
-                high = middle
-            else:
-                low = middle + 1
-        touched = self._touched[page]
-        for number in range(low, self.history.conversations):
-            thread = touched.get(number)
-            if thread is None or not thread.has_live_messages:
-                yield -self.history.updated_at(page, number), number
-
-    # -- what people and Pages do -----------------------------------------------------------------------------
+    def true_conversations(self, page_id: str, at: int = NO_END) -> Iterator[ConversationTruth]:
+        """Yield every conversation that has a message, newest first."""
+        return true_conversations(self, page_id, at)
 
     def new_person(self, page_id: str) -> str:
         """Somebody who never wrote to the Page; returns the PSID."""
@@ -361,63 +272,3 @@ class World:
         changes = thread.change(n)
         before = [thread.message(n).at, *(e[0] for e in changes.edits), *(r.at for r in changes.reactions)]
         return max(self.now_ms(), max(before) + 1)
-
-    # -- the truth --------------------------------------------------------------------------------------------
-
-    def truth(self, page_id: str, at: int = NO_END) -> Truth:
-        """What rows of a Page must exist, now or at a moment (epoch ms)."""
-        return Truth(list(self.true_conversations(page_id, at)), list(self.true_messages(page_id, at)))
-
-    def true_messages(self, page_id: str, at: int = NO_END) -> Iterator[MessageTruth]:
-        """Yield every message that must have a row, one conversation after the other, oldest first in each."""
-        for thread in self.threads(self.page(page_id), at):
-            for n in range(thread.count(at)):
-                state = thread.state(n, at)
-                if state is not None:
-                    yield _message_truth(page_id, thread, state)
-
-    def true_conversations(self, page_id: str, at: int = NO_END) -> Iterator[ConversationTruth]:
-        """Yield every conversation that has a message, newest first."""
-        for thread in self.threads(self.page(page_id), at):
-            last = next(thread.newest_first(at), None)
-            yield ConversationTruth(
-                page_id,
-                thread.thread_id,
-                thread.psid,
-                thread.name,
-                thread.updated_at(at) or 0,
-                sum(1 for _ in thread.newest_first(at)),
-                last.message.mid if last else None,
-                last.text if last else None,
-                thread.read_watermark,
-                thread.delivered_watermark,
-                thread.owner_app_id,
-            )
-
-
-def _message_truth(page_id: str, thread: Thread, state: State) -> MessageTruth:
-    message, is_deleted = state.message, state.deleted_at is not None
-    attachments: Iterable[Attachment] = () if is_deleted else message.attachments
-    reactions = () if is_deleted else state.reactions
-    return MessageTruth(
-        page_id,
-        thread.thread_id,
-        thread.psid,
-        message.mid,
-        "outbound" if message.is_from_page else "inbound",
-        message.at,
-        None if is_deleted else state.text,
-        tuple(
-            AttachmentTruth(a.identity, a.webhook_type, a.graph_type)
-            for a in attachments
-            if message.is_live or a.graph_type is not None
-        ),
-        tuple(ReactionTruth(r.actor, r.name or "", r.emoji or "", r.at) for r in reactions),
-        state.num_edit,
-        is_deleted,
-        state.deleted_at,
-        None if is_deleted else message.reply_to,
-        dict(message.extra or {}) if message.is_live and not is_deleted else {},
-        in_graph=not is_deleted,
-        in_webhooks=message.is_live or is_deleted,
-    )
