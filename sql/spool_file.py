@@ -1,0 +1,202 @@
+"""One file of the spool: deliveries that wait on the local disk until Postgres takes them. SQLite, one writer.
+
+A commit is on the disk when it returns (WAL, `synchronous=FULL`). Who uses a file holds a lock beside it, which the
+kernel drops when the process ends, however it ends: a file whose lock is free belongs to nobody and may be adopted.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID, uuid4
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SUFFIXES = (".spool", ".spool-wal", ".spool-shm", ".lock")
+
+
+class SpoolError(Exception):
+    """The spool can't take or give deliveries: its folder can't be written, or its disk is full."""
+
+
+class Spooled(NamedTuple):
+    """A delivery with the identity that it got at the door."""
+
+    id: UUID
+    received_at: datetime
+    body: bytes
+
+
+class SpoolFile:
+    """A file that this process holds, with `count` deliveries of `bytes` in all. Not for several threads at once."""
+
+    count: int
+    bytes: int
+
+    def __init__(self, folder: Path, name: str, lock: int) -> None:
+        self._folder, self._name, self._lock = folder, name, lock
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            os.close(lock)
+            raise SpoolError(f"{folder / name}.spool can't be used: {error}") from error
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(
+            self._folder / f"{self._name}.spool", isolation_level=None, check_same_thread=False, timeout=5
+        )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(
+            """
+            CREATE TABLE IF NOT EXISTS spooled (
+                n integer PRIMARY KEY, id blob NOT NULL UNIQUE, received_at_us integer NOT NULL, body blob NOT NULL
+            )
+            """
+        )
+        _sync(self._folder)  # else the file itself may be gone after a power cut, with all that is in it
+        self._recount()
+
+    @classmethod
+    def create(cls, folder: Path) -> SpoolFile:
+        """Make a new file.
+
+        Raises:
+            SpoolError: the folder can't be used.
+
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while True:
+                name = uuid4().hex
+                lock = _take_lock(folder / f"{name}.lock")
+                if lock is not None:  # else who adopts was faster than we, between our two steps
+                    return cls(folder, name, lock)
+        except OSError as error:
+            raise SpoolError(f"SPOOL_DIR ({folder}) can't be used: {error}") from error
+
+    @classmethod
+    def adopt(cls, folder: Path) -> list[SpoolFile]:
+        """Take over the files of processes that are gone, also of those that left only a lock."""
+        found = []
+        for path in sorted(folder.glob("*.lock")):
+            try:
+                lock = _take_lock(path)
+                if lock is not None:
+                    found.append(cls(folder, path.stem, lock))
+            except (OSError, SpoolError):  # removed meanwhile by who adopted it, or unreadable: it stays for a person
+                continue
+        return found
+
+    def put(self, deliveries: Sequence[Spooled]) -> None:
+        """Store deliveries; on the disk when it returns. One that is there already is left as it is.
+
+        Raises:
+            SpoolError: none of them is stored.
+
+        """
+        rows = [(d.id.bytes, (d.received_at - _EPOCH) // _MICROSECOND, d.body) for d in deliveries]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            before = self._db.total_changes
+            self._db.executemany("INSERT OR IGNORE INTO spooled (id, received_at_us, body) VALUES (?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo()
+            raise SpoolError(f"the spool can't be written: {error}") from error
+        self._count(deliveries, self._db.total_changes - before, 1)
+
+    def oldest(self, *, limit: int, max_bytes: int) -> list[Spooled]:
+        """Read the oldest deliveries, at most `limit`, at most about `max_bytes` of bodies, but one at least.
+
+        Raises:
+            SpoolError: the file can't be read.
+
+        """
+        found: list[Spooled] = []
+        size = 0
+        try:
+            rows = self._db.execute("SELECT id, received_at_us, body FROM spooled ORDER BY n LIMIT ?", (limit,))
+            for key, at, body in rows:
+                size += len(body)
+                if found and size > max_bytes:
+                    break
+                found.append(Spooled(UUID(bytes=key), _EPOCH + at * _MICROSECOND, body))
+            rows.close()
+        except sqlite3.Error as error:
+            raise SpoolError(f"the spool can't be read: {error}") from error
+        return found
+
+    def remove(self, deliveries: Sequence[Spooled]) -> None:
+        """Forget deliveries that Postgres has.
+
+        Raises:
+            SpoolError: they stay; what Postgres has and is written again meets itself there.
+
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            before = self._db.total_changes
+            self._db.executemany("DELETE FROM spooled WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo()
+            raise SpoolError(f"the spool can't be written: {error}") from error
+        self._count(deliveries, self._db.total_changes - before, -1)
+
+    def close(self) -> None:
+        """Let the file go; an empty one is removed, one that holds something is for whoever adopts it."""
+        is_empty = self.count == 0
+        self._db.close()
+        if is_empty:
+            for suffix in _SUFFIXES:
+                (self._folder / f"{self._name}{suffix}").unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _undo(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _count(self, deliveries: Sequence[Spooled], changed: int, sign: int) -> None:
+        """Follow a change without reading the file, which may be large; but for a repetition, which is rare."""
+        if changed == len(deliveries):
+            self.count += sign * changed
+            self.bytes += sign * sum(len(d.body) for d in deliveries)
+        else:
+            self._recount()
+
+    def _recount(self) -> None:
+        self.count, self.bytes = self._db.execute(
+            "SELECT count(*), COALESCE(sum(length(body)), 0) FROM spooled"
+        ).fetchone()
+
+
+def _take_lock(path: Path) -> int | None:
+    """Open and lock a file; None when another process holds it, or it is no longer the one in the folder."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise BlockingIOError  # who adopted it has just removed it
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

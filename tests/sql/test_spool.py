@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from sql.spool import DRAIN_BYTES, DRAIN_ROWS, Spool, Spooled, SpoolError
+from sql.spool_file import SpoolFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = datetime(2031, 3, 4, 5, 6, 7, 891_011, tzinfo=UTC)
+MIB = 2**20
+
+
+def delivery(number: int, body: bytes = b"{}") -> Spooled:
+    return Spooled(UUID(int=number), START + timedelta(microseconds=number), body)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+async def drained(spool: Spool) -> list[Spooled]:
+    found: list[Spooled] = []
+
+    async def write(deliveries: list[Spooled]) -> None:
+        found.extend(deliveries)
+
+    while await spool.drain_once(write):
+        pass
+    return found
+
+
+async def test_what_goes_in_comes_out_as_it_was_oldest_first(folder: Path) -> None:
+    sent = [delivery(n, os.urandom(n)) for n in range(1, DRAIN_ROWS + 50)]
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await asyncio.gather(*(spool.put(d) for d in sent))
+        assert (spool.depth, spool.bytes, spool.oldest) == (
+            len(sent),
+            sum(len(d.body) for d in sent),
+            START + timedelta(microseconds=1),
+        )
+        assert await drained(spool) == sent
+        assert (spool.depth, spool.bytes, spool.oldest) == (0, 0, None)
+
+
+async def test_the_same_delivery_twice_is_one(folder: Path) -> None:
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(1, b"first"))
+        await spool.put(delivery(1, b"again"))
+        assert (spool.depth, spool.bytes) == (1, 5)
+        assert await drained(spool) == [delivery(1, b"first")]
+
+
+async def test_deliveries_stay_when_whoever_drains_them_fails(folder: Path) -> None:
+    async def fails(_: list[Spooled]) -> None:
+        raise ConnectionError
+
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(1))
+        with pytest.raises(ConnectionError):
+            await spool.drain_once(fails)
+        assert await drained(spool) == [delivery(1)]
+
+
+async def test_a_drain_takes_a_bounded_number_of_bytes_but_at_least_one_delivery(folder: Path) -> None:
+    large = [delivery(n, bytes(DRAIN_BYTES // 2 + 1)) for n in range(3)]
+    sizes: list[int] = []
+
+    async def write(deliveries: list[Spooled]) -> None:
+        sizes.append(len(deliveries))
+
+    async with Spool(folder, max_bytes=4 * DRAIN_BYTES) as spool:
+        for one in large:
+            await spool.put(one)
+        while await spool.drain_once(write):
+            pass
+    assert sizes == [1, 1, 1]
+
+
+async def test_a_full_spool_refuses_and_keeps_what_it_has(folder: Path) -> None:
+    async with Spool(folder, max_bytes=100) as spool:
+        await spool.put(delivery(1, bytes(60)))
+        with pytest.raises(SpoolError, match="full"):
+            await spool.put(delivery(2, bytes(41)))
+        await spool.put(delivery(3, bytes(40)))
+        assert [d.id.int for d in await drained(spool)] == [1, 3]
+        await spool.put(delivery(2, bytes(41)))
+        assert spool.depth == 1
+
+
+async def test_a_folder_that_cannot_be_made_stops_no_start_and_is_told_by_put(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    async with Spool(tmp_path / "file" / "spool", max_bytes=MIB) as spool:
+        with pytest.raises(SpoolError, match="SPOOL_DIR"):
+            await spool.put(delivery(1))
+        assert spool.depth == 0
+
+
+async def test_an_orderly_end_leaves_nothing_of_an_empty_file_and_all_of_another(folder: Path) -> None:
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(1))
+        await drained(spool)
+    assert list(folder.iterdir()) == []
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(2))
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert await drained(spool) == [delivery(2)]
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_file_in_use_is_adopted_by_nobody(folder: Path) -> None:
+    async with Spool(folder, max_bytes=MIB) as one, Spool(folder, max_bytes=MIB) as other:
+        await one.put(delivery(1))
+        assert await other.adopt() == 0
+        assert await drained(other) == []
+        assert await drained(one) == [delivery(1)]
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from uuid import UUID
+from datetime import UTC, datetime
+from sql.spool import Spool, Spooled
+
+async def main():
+    async with Spool(Path(sys.argv[1]), max_bytes=1 << 30) as spool:
+        n = 0
+        while True:
+            n += 1
+            await spool.put(Spooled(UUID(int=n), datetime.now(UTC), b"x" * 1000))
+            print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_process_was_told_is_durable_is_adopted_by_another(folder: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            if int(line) == 50:
+                break
+    finally:
+        child.send_signal(signal.SIGKILL)
+    told = max([50, *(int(line) for line in child.stdout.read().split("\n")[:-1] if line)])
+    child.stdout.close()
+    child.wait()
+    async with Spool(folder, max_bytes=MIB) as spool:
+        found = [d.id.int for d in await drained(spool)]
+    assert found[:told] == list(range(1, told + 1))
+    assert len(found) <= told + 1  # one may be on the disk and not told yet
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_lock_without_its_file_is_cleared_away(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "0123.lock").write_text("")
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert await drained(spool) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_stays_for_a_person(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "0123.lock").write_text("")
+    (folder / "0123.spool").write_bytes(b"not a database, " * 100)
+    assert SpoolFile.adopt(folder) == []
+    assert (folder / "0123.spool").exists()
