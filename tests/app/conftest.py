@@ -27,6 +27,7 @@ def graph() -> Iterator[FakeGraph]:
     """Graph, as far as this process can tell."""
     fake = FakeGraph()
     with respx.mock(assert_all_called=False) as router:
+        router.route(host="127.0.0.1").pass_through()
         router.route(host=GRAPH_HOST).mock(side_effect=fake.respond)
         yield fake
 
