@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
+import asyncpg
 import structlog
 
-from reconciler.graph.errors import GraphError, TokenDead
+from reconciler.graph.errors import AccessDenied, Blocked, GraphError, RateLimited, TokenDead
 from reconciler.tokens import TokenUnreadableError
 from reconciler.walk import Walk
+from sql.cooldowns import APP, cool_down, page_scope
 from sql.errors import StaleLease
-from sql.pages import mark_needs_reauth, read_page
-from sql.sync_runs import LEASE, claim_run, finish_run, release_page, renew_lease
+from sql.leases import LEASE, claim_run, finish_run, put_off_run, release_page, renew_lease
+from sql.pages import mark_active, read_page, stop_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +28,16 @@ if TYPE_CHECKING:
 
     from reconciler.graph.client import GraphClient
     from reconciler.tokens import TokenBox
+    from sql.leases import Run
+    from sql.pages import Page
     from sql.pool import Pool
-    from sql.sync_runs import Run
 
 log = structlog.get_logger(__name__)
+
+MOST_ATTEMPTS = 5  # in a row, none of which got a step further
+AFTER_INTERRUPTION = timedelta(seconds=2)  # doubled with each attempt
+AFTER_DENIAL = timedelta(hours=1)  # a role or a permission does not come back by itself within minutes
+RENEW_EVERY_SECONDS = LEASE.total_seconds() / 4
 
 
 class Pace(NamedTuple):
@@ -37,6 +46,15 @@ class Pace(NamedTuple):
     interval: timedelta
     overlap: timedelta
     concurrency: int
+
+
+class Ending(NamedTuple):
+    """What a run came to. `state` is queued when it is put off; `next_in` is when the Page is due again."""
+
+    state: str
+    error: str | None = None
+    api_calls: int = 0
+    next_in: timedelta | None = None
 
 
 class Worker:
@@ -54,7 +72,8 @@ class Worker:
         self._pool, self._client, self._tokens, self._pace = pool, client, tokens, pace
         self._on_end = on_end
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: set[asyncio.Task[None]] = set()
+        self._waking = asyncio.Lock()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -64,108 +83,202 @@ class Worker:
     async def __aexit__(self, *exc: object) -> None:
         """Stop every run after its last stored step, and let the Pages go: any worker resumes them."""
         self._closing = True
-        for task in self._tasks:
+        for task in self._places:  # a claim that is under way is let go by whoever makes it
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._places, return_exceptions=True)
 
     async def wake(self) -> int:
-        """Claim and start as many runs as there are free places; returns how many were started."""
+        """Claim and start as many runs as there are free places; returns how many were started.
+
+        A place goes on to the next run by itself, until there is none.
+        """
         started = 0
-        while not self._closing and len(self._tasks) < self._pace.concurrency:
-            async with self._pool.acquire() as connection:
-                run = await claim_run(connection, self._holder)
-            if run is None:
-                break
-            task = asyncio.create_task(self._run_to_end(run), name=f"sync-run-{run.id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            started += 1
+        async with self._waking:
+            while not self._closing and not self._is_full():
+                run = await self._claim()
+                if run is None:
+                    break
+                task = asyncio.create_task(self._keep_running(run), name=f"sync-run-{run.id}")
+                self._places.add(task)
+                task.add_done_callback(self._places.discard)
+                started += 1
         return started
 
     async def run_once(self) -> int:
-        """Claim and run what is queued until nothing is; returns how many runs that were."""
+        """Claim and run what is queued until nothing is; returns how many places were filled for it."""
         ran = 0
         while True:
             ran += await self.wake()
-            if not self._tasks:
+            if not self._places:
                 return ran
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._places, return_when=asyncio.FIRST_COMPLETED)
+
+    def _is_full(self) -> bool:
+        return len(self._places) >= self._pace.concurrency
+
+    async def _claim(self) -> Run | None:
+        async with self._pool.acquire() as connection:
+            run = await claim_run(connection, self._holder)
+        if run is not None and self._closing:
+            await self._let_go(run)
+            return None
+        return run
+
+    async def _keep_running(self, run: Run | None) -> None:
+        """Walk one run after the other; whatever happens to one stays its Page's own trouble."""
+        while run is not None:
+            with structlog.contextvars.bound_contextvars(run=run.id, page_id=run.page_id):
+                await self._run_to_end(run)
+            try:
+                run = await self._claim() if not self._closing else None
+            except Exception as error:  # noqa: BLE001 - the database is away: the next `wake` finds out
+                log.warning("claim_failed", reason=_kind(error))
+                run = None
 
     async def _run_to_end(self, run: Run) -> None:
-        """Walk one run; whatever happens to it stays this Page's own trouble."""
-        with structlog.contextvars.bound_contextvars(run=run.id, page_id=run.page_id):
-            try:
-                await self._walk(run)
-            except StaleLease as error:
-                log.info("run_given_up", reason=str(error))
-                await self._let_go(run)
-            except asyncio.CancelledError:
-                await self._let_go(run)
-                raise
-            except Exception:
-                # the database went away, or a bug: the lease runs out, or is let go, and the run is resumed
+        try:
+            await self._work(run)
+        except StaleLease as error:
+            log.info("run_given_up", reason=str(error))
+            await self._let_go(run)
+        except asyncio.CancelledError:
+            await self._let_go(run)
+            raise
+        except Exception as error:
+            # the database went away, or a bug: the run is resumed in a while, but not for ever
+            reason = f"interrupted by {_kind(error)}"
+            if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+                log.warning("run_interrupted", reason=reason)
+            else:
                 log.exception("run_interrupted")
-                await asyncio.sleep(1)
-                await self._let_go(run)
-        if not self._closing:
-            with suppress(OSError):
-                await self.wake()
+            await self._let_go(run, after=AFTER_INTERRUPTION * 2**run.attempts, reason=reason)
 
-    async def _let_go(self, run: Run) -> None:
+    async def _let_go(self, run: Run, *, after: timedelta = timedelta(0), reason: str | None = None) -> None:
+        """Let any worker resume the run; if the database does not hear of it, the lease runs out."""
         with suppress(Exception):
             async with self._pool.acquire() as connection:
-                await release_page(connection, run)
+                await release_page(connection, run, after=after, reason=reason)
 
-    async def _walk(self, run: Run) -> None:
+    async def _work(self, run: Run) -> None:
         log.info("run_started", kind=run.kind, resumed=run.checkpoint is not None)
         async with self._pool.acquire() as connection:
             page = await read_page(connection, run.page_id)
-        state, error, calls = "failed", None, 0
-        if page is None:
-            error = "the Page was removed"
-        else:
-            try:
-                token = self._tokens.open(page.token_encrypted)
-            except TokenUnreadableError as unreadable:
-                error = str(unreadable)
-            else:
-                walk = Walk(self._pool, self._client, run=run, page=page, token=token, overlap=self._pace.overlap)
-                walk.start_counting()
-                state, error = await self._outcome(run, walk)
-                calls = walk.calls_not_reported()
+        ending = await self._ending(run, page)
         async with self._pool.acquire() as connection:
-            await finish_run(connection, run, state, error=error, api_calls=calls, next_in=self._pace.interval)
-        self._on_end(run.kind, state)
-        log.info("run_ended", state=state, error=error)
+            if ending.state == "queued":
+                await put_off_run(connection, run, ending.error, api_calls=ending.api_calls)
+                log.info("run_put_off", reason=ending.error)
+                return
+            if page is not None and ending.state == "succeeded" and page.state == "needs_reauth":
+                await mark_active(connection, page, now=datetime.now(UTC))
+            next_in = max(ending.next_in or self._pace.interval, self._pace.interval)
+            await finish_run(
+                connection, run, ending.state, error=ending.error, api_calls=ending.api_calls, next_in=next_in
+            )
+        self._on_end(run.kind, ending.state)
+        log.info("run_ended", state=ending.state, error=ending.error)
 
-    async def _outcome(self, run: Run, walk: Walk) -> tuple[str, str | None]:
-        """Walk while the lease is kept alive; returns the run's end and its error."""
+    async def _ending(self, run: Run, page: Page | None) -> Ending:
+        """Walk a run, as far as it can be walked."""
+        if page is None:
+            return Ending("failed", "the Page was removed")
+        if page.state == "paused":
+            return Ending("failed", f"the Page is paused ({page.state_reason}): add it again to go on")
+        if run.attempts > MOST_ATTEMPTS:
+            return Ending("failed", f"given up after {MOST_ATTEMPTS} attempts in a row; the last was {run.error}")
+        try:
+            token = self._tokens.open(page.token_encrypted)
+        except TokenUnreadableError as error:
+            return Ending("failed", str(error))
+        walk = Walk(
+            self._pool,
+            self._client,
+            run=run,
+            page=page,
+            token=token,
+            overlap=self._pace.overlap,
+            is_crowded=self._is_full,
+        )
+        try:
+            is_done = await self._while_leased(run, walk)
+        except GraphError as error:
+            ending = await self._after_error(run, page, error)
+        else:
+            ending = _after_walk(run, walk) if is_done else Ending("queued")
+        return ending._replace(api_calls=walk.calls_not_reported)
+
+    async def _while_leased(self, run: Run, walk: Walk) -> bool:
+        """Walk while the lease is kept alive."""
         heartbeat = asyncio.create_task(self._keep_lease(run))
         walking = asyncio.create_task(walk.run())
         try:
             await asyncio.wait({heartbeat, walking}, return_when=asyncio.FIRST_COMPLETED)
             if heartbeat.done():
                 await heartbeat
-            await walking
-        except GraphError as error:
-            if isinstance(error, TokenDead):
-                await self._needs_reauth(run.page_id, str(error))
-                return "failed", f"{error}. The Page's token is dead: add the Page again with a new one"
-            return "failed", str(error)
+            return await walking
         finally:
             for task in (heartbeat, walking):
                 task.cancel()
             await asyncio.gather(heartbeat, walking, return_exceptions=True)
-        if walk.failed_conversations:
-            return "succeeded", f"{walk.failed_conversations} conversations could not be read: tried again next time"
-        return "succeeded", None
-
-    async def _needs_reauth(self, page_id: str, reason: str) -> None:
-        async with self._pool.acquire() as connection:
-            await mark_needs_reauth(connection, page_id, reason, now=datetime.now(UTC))
 
     async def _keep_lease(self, run: Run) -> None:
+        """Renew the lease until it is lost; a database that is away for a moment is asked again."""
+        renewed_at = time.monotonic()
         while True:
-            await asyncio.sleep(LEASE.total_seconds() / 4)
+            await asyncio.sleep(RENEW_EVERY_SECONDS)
+            try:
+                async with self._pool.acquire() as connection:
+                    await renew_lease(connection, run)
+            except StaleLease:
+                raise
+            except Exception as error:
+                if time.monotonic() - renewed_at >= LEASE.total_seconds():
+                    raise
+                log.warning("lease_not_renewed", reason=_kind(error))
+            else:
+                renewed_at = time.monotonic()
+
+    async def _after_error(self, run: Run, page: Page, error: GraphError) -> Ending:
+        """What an error that ends the walk means for the run and its Page."""
+        if isinstance(error, RateLimited):
+            scope = APP if error.scope == "app" else page_scope(run.page_id)
             async with self._pool.acquire() as connection:
-                await renew_lease(connection, run)
+                until = await cool_down(
+                    connection,
+                    scope,
+                    str(error),
+                    wait=error.wait,
+                    first=error.pause.first,
+                    longest=error.pause.longest,
+                )
+            return Ending("queued", f"waits until {until:%Y-%m-%d %H:%M:%S} UTC: {error}")
+        if isinstance(error, TokenDead):
+            await self._stop_page(page, "needs_reauth", str(error))
+            return Ending("failed", f"{error}. The Page's token is dead: add the Page again with a new one")
+        if isinstance(error, Blocked):
+            await self._stop_page(page, "paused", str(error))
+            return Ending("failed", f"{error}. The Page is paused: see to it with Meta, then add the Page again")
+        if isinstance(error, AccessDenied):
+            return Ending("failed", str(error), next_in=AFTER_DENIAL)
+        return Ending("failed", str(error))
+
+    async def _stop_page(self, page: Page, state: str, reason: str) -> None:
+        log.error("page_stopped", state=state, reason=reason)
+        async with self._pool.acquire() as connection:
+            await stop_page(connection, page, state, reason, now=datetime.now(UTC))
+
+
+def _after_walk(run: Run, walk: Walk) -> Ending:
+    """What a walk that came to its end did."""
+    failed = walk.failed_conversations
+    if not failed:
+        return Ending("succeeded")
+    if run.kind == "backfill":  # nobody tries them again for it
+        return Ending("failed", f"{failed} conversations could not be read: ask for the backfill again")
+    return Ending("succeeded", f"{failed} conversations could not be read: tried again next time")
+
+
+def _kind(error: Exception) -> str:
+    """Name an error without its text: Postgres' quotes values, which are what people wrote to each other."""
+    state = getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} ({state})" if state else type(error).__name__

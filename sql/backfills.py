@@ -120,6 +120,14 @@ async def cancel_backfill(connection: Connection, backfill_id: UUID) -> int:
             """,
             backfill_id,
         )
+        await connection.execute(
+            """
+            DELETE FROM unfinished_threads AS u USING sync_runs AS r
+            WHERE r.backfill_ids @> ARRAY[$1::uuid] AND r.state = 'cancelled'
+            AND u.page_id = r.page_id AND u.run_id = r.id
+            """,
+            backfill_id,
+        )
         if done != "UPDATE 0":
             await connection.execute("UPDATE backfills SET cancelled_at = now() WHERE id = $1", backfill_id)
     return int(done.rpartition(" ")[2])

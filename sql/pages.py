@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sql.loss import expect_fields, expect_no_more
+from sql.sync_runs import cancel_runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,13 +24,18 @@ EXPECTED_FIELDS = ("messages", "message_echoes", "messaging_postbacks")
 
 
 class Page(NamedTuple):
-    """A Page as a sync run needs it."""
+    """A Page as a sync run needs it.
+
+    `listed_to` is the watermark, or, while there is none, up to where a first load has listed the Page that goes on
+    reading older messages.
+    """
 
     page_id: str
     token_encrypted: str
     state: str
+    state_reason: str | None
     subscribed_at: datetime
-    watermark: datetime | None
+    listed_to: datetime | None
     dropped_fields: list[str]
 
 
@@ -80,8 +86,15 @@ async def read_page(connection: Connection, page_id: str) -> Page | None:
     """One Page as a sync run needs it; None when unknown or removed."""
     row = await connection.fetchrow(
         """
-        SELECT page_id, token_encrypted, state, subscribed_at, watermark, dropped_fields
-        FROM facebook_pages WHERE page_id = $1 AND state <> 'removed'
+        SELECT
+            p.page_id, p.token_encrypted, p.state, p.state_reason, p.subscribed_at,
+            COALESCE(p.watermark, (
+                SELECT max(LEAST(r.newest_updated_time, r.first_response_at)) FROM sync_runs AS r
+                WHERE r.page_id = p.page_id AND r.state = 'queued' AND r.is_deep
+                AND r.newest_updated_time IS NOT NULL
+            )) AS listed_to,
+            p.dropped_fields
+        FROM facebook_pages AS p WHERE p.page_id = $1 AND p.state <> 'removed'
         """,
         page_id,
     )
@@ -100,25 +113,40 @@ async def remove_page(connection: Connection, page_id: str) -> bool:
             page_id,
         )
         await expect_no_more(connection, page_id)
-        await connection.execute(
-            """
-            UPDATE sync_runs SET state = 'cancelled', finished_at = now(), error = 'the Page was removed'
-            WHERE page_id = $1 AND state IN ('queued', 'running')
-            """,
-            page_id,
+        open_runs = await connection.fetch(
+            "SELECT id FROM sync_runs WHERE page_id = $1 AND state IN ('queued', 'running')", page_id
         )
+        await cancel_runs(connection, [run["id"] for run in open_runs], "the Page was removed")
     return bool(done != "UPDATE 0")
 
 
-async def mark_needs_reauth(connection: Connection, page_id: str, reason: str, *, now: datetime) -> None:
-    """Stop scheduling a Page whose token is dead, until it gets a new one."""
+async def stop_page(connection: Connection, page: Page, state: str, reason: str, *, now: datetime) -> None:
+    """Stop scheduling a Page whose token is dead (`needs_reauth`) or that a person has to look at (`paused`).
+
+    Not when it was given another token since `page` was read: what was said of the old one is not true of that.
+    """
     await connection.execute(
         """
-        UPDATE facebook_pages SET state = 'needs_reauth', state_reason = $2, updated_at = $3
-        WHERE page_id = $1 AND state = 'active'
+        UPDATE facebook_pages SET state = $3, state_reason = $4, updated_at = $5
+        WHERE page_id = $1 AND token_encrypted = $2 AND state IN ('active', 'needs_reauth')
         """,
-        page_id,
+        page.page_id,
+        page.token_encrypted,
+        state,
         reason,
+        now,
+    )
+
+
+async def mark_active(connection: Connection, page: Page, *, now: datetime) -> None:
+    """Schedule a Page again whose token was taken for dead and works after all."""
+    await connection.execute(
+        """
+        UPDATE facebook_pages SET state = 'active', state_reason = NULL, updated_at = $3
+        WHERE page_id = $1 AND token_encrypted = $2 AND state = 'needs_reauth'
+        """,
+        page.page_id,
+        page.token_encrypted,
         now,
     )
 

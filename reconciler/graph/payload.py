@@ -1,19 +1,42 @@
-"""The shapes of Graph's nodes, as far as they become rows. Fields without data are left out by Graph."""
+"""The shapes of Graph's nodes, as far as they become rows. Fields without data are left out by Graph.
+
+A field of another shape than documented costs only itself: it is as if it had been left out.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+from pydantic.functional_validators import WrapValidator
+
+_LARGEST_COUNT = 2**31 - 1  # the column's integer
 
 
 def _graph_time(value: object) -> object:
     """Whole seconds with an offset without colon: 2021-07-23T09:28:50+0000."""
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    at = datetime.fromisoformat(value)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:  # the first or the last hours of all time
+        raise ValueError(str(error)) from error
 
 
+def _or_nothing(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+Lenient = WrapValidator(_or_nothing)
 Time = Annotated[datetime, BeforeValidator(_graph_time)]
+Id = Annotated[str, Field(min_length=1, max_length=1000)]  # an index of Postgres holds no more than 2,700 bytes
+Text = Annotated[str | None, Lenient]
+Number = Annotated[Annotated[int, Field(ge=0, le=_LARGEST_COUNT)] | None, Lenient]
 
 
 class _Shape(BaseModel):
@@ -23,27 +46,31 @@ class _Shape(BaseModel):
 class Person(_Shape):
     """A participant, a sender, somebody who reacted."""
 
-    id: str | None = None
-    name: str | None = None
+    id: Annotated[Id | None, Lenient] = None
+    name: Text = None
 
 
 class PersonList(_Shape):
     """An edge of persons."""
 
-    data: list[Person] = Field(default_factory=list)
+    data: list[Annotated[Person | None, Lenient]] = Field(default_factory=list)
+
+    def persons(self) -> list[Person]:
+        """Those that can be read."""
+        return [person for person in self.data if person is not None]
 
 
 class MessageNode(_Shape):
     """A message. With `id` and `created_time` alone it is a stub: Graph refused its details."""
 
-    id: str = Field(min_length=1)
-    created_time: Time | None = None
-    sender: Person | None = Field(None, alias="from")
-    to: PersonList | None = None
-    message: str | None = None
+    id: Id
+    created_time: Annotated[Time | None, Lenient] = None
+    sender: Annotated[Person | None, Lenient] = Field(None, alias="from")
+    to: Annotated[PersonList | None, Lenient] = None
+    message: Text = None
     attachments: Any = None
     shares: Any = None
-    sticker: str | None = None
+    sticker: Text = None
     reply_to: Any = None
     reactions: Any = None
 
@@ -51,10 +78,10 @@ class MessageNode(_Shape):
 class ConversationNode(_Shape):
     """A thread. `messages` is left as it is: each of its rows is read alone, so that a bad one costs no other."""
 
-    id: str = Field(min_length=1)
+    id: Id
     updated_time: Time
-    participants: PersonList | None = None
-    message_count: int | None = None
-    unread_count: int | None = None
-    can_reply: bool | None = None
+    participants: Annotated[PersonList | None, Lenient] = None
+    message_count: Number = None
+    unread_count: Number = None
+    can_reply: Annotated[bool | None, Lenient] = None
     messages: Any = None

@@ -22,10 +22,10 @@ def _ms(at: datetime) -> int:
 
 def person_of(page_id: str, node: ConversationNode | None, messages: list[MessageNode]) -> str | None:
     """Whose thread it is: who is not the Page among the participants, else in any message's `from` and `to`."""
-    named = list(node.participants.data) if node and node.participants else []
+    named = node.participants.persons() if node and node.participants else []
     for message in messages:
         named += [message.sender] if message.sender else []
-        named += message.to.data if message.to else []
+        named += message.to.persons() if message.to else []
     return next((person.id for person in named if person.id and person.id != page_id), None)
 
 
@@ -37,7 +37,7 @@ def thread_row(page_id: str, thread_id: str, psid: str | None) -> Thread:
 def conversation_row(page_id: str, node: ConversationNode, psid: str | None, observed_at: datetime) -> Conversation:
     """What Graph says of the conversation itself: newest `updated_time` first, then the newest reading."""
     order = [_ms(node.updated_time), _ms(observed_at)]
-    names = [p.name for p in node.participants.data if p.id != page_id] if node.participants else []
+    names = [p.name for p in node.participants.persons() if p.id != page_id] if node.participants else []
     fields = {
         "updated_time": _ms(node.updated_time),
         "name": next((name for name in names if name), None),
@@ -98,16 +98,16 @@ def attachments_of(node: MessageNode, links: Links) -> list[dict[str, Any]]:
     for share in _data(node.shares):
         extra = {key: share.get(key) for key in ("description", "picture") if share.get(key)}
         graph_id = share.get("id")
-        shaped.append(
-            attachment(
-                "fallback",
-                share.get("link"),
-                links,
-                title=share.get("name"),
-                graph_id=str(graph_id) if graph_id is not None else None,
-                extra=extra,
-            )
+        shared = attachment(
+            "fallback",
+            share.get("link"),
+            links,
+            title=share.get("name"),
+            graph_id=str(graph_id) if graph_id is not None else None,
+            extra=extra,
         )
+        if shared.keys() != {"type"}:  # every value may be null
+            shaped.append(shared)
     return shaped
 
 

@@ -1,0 +1,183 @@
+"""Ask Graph for a Page's conversations and messages: as much at a time as it gives, and only what it knows.
+
+How much Graph gives differs by Page and by day. So there are ladders: a step down when an answer was too heavy, with
+the same cursor, and a step up again after some that were not. The lowest step of each asks for so little that one
+conversation or message that Graph can't show is told from a Graph that is away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+import structlog
+
+from reconciler.graph.errors import BadAnswer, FieldRefused, GraphUnavailable, TooHeavy
+from sql.pages import drop_field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reconciler.graph.client import Answer, GraphClient
+    from sql.pages import Page
+    from sql.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+STEP_UP_AFTER = 8  # answers in a row
+_CONVERSATION_FIELDS = ("id", "updated_time", "participants", "message_count", "unread_count", "can_reply")
+_MESSAGE_FIELDS = (
+    "id",
+    "created_time",
+    "from",
+    "to",
+    "message",
+    "attachments",
+    "sticker",
+    "shares{id,link,name,description}",
+    "reply_to",
+)
+_LEAN_MESSAGE_FIELDS = ("id", "created_time", "from", "to", "message")
+_NEEDED_FIELDS = {"id", "updated_time", "created_time"}
+_PART_OF = {"link": "shares", "name": "shares", "description": "shares"}  # of which field it was asked for
+
+
+class Rung(NamedTuple):
+    """How much to ask for: rows, recent messages nested in each, and of a message only the least."""
+
+    limit: int
+    nested: int = 0
+    is_lean: bool = False
+
+
+_LIST = (*(Rung(limit, 20) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, 5), Rung(25, 0))
+_ONE = (Rung(1, 20), Rung(1, 5), Rung(1, 0))
+_MESSAGES = (*(Rung(limit) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, is_lean=True))
+
+
+class Ladder:
+    """Where we stand between asking for much and for little."""
+
+    def __init__(self, rungs: Sequence[Rung], at: int = 0) -> None:
+        self._rungs = rungs
+        self.at = min(max(at, 0), len(rungs) - 1)
+        self._in_a_row = 0
+
+    @property
+    def rung(self) -> Rung:
+        """What to ask for now."""
+        return self._rungs[self.at]
+
+    def went_well(self) -> None:
+        """Go a step up after some answers in a row."""
+        self._in_a_row += 1
+        if self._in_a_row >= STEP_UP_AFTER and self.at > 0:
+            self.at -= 1
+            self._in_a_row = 0
+
+    def was_too_much(self, rung: Rung, *, ask_least: bool = False) -> bool:
+        """Go below `rung`; False when there is nothing below. Others who ask may have gone there already."""
+        self._in_a_row = 0
+        below = len(self._rungs) - 1 if ask_least else self._rungs.index(rung) + 1
+        if below >= len(self._rungs) or self._rungs[below] == rung:
+            return False
+        self.at = max(self.at, below)
+        return True
+
+
+class Told(NamedTuple):
+    """An answer, and whether reactions were asked for: only then an absent list of them is an empty one."""
+
+    answer: Answer
+    has_reactions: bool
+
+
+class Asker:
+    """Asks in one Page's name. `at` is where its ladders stood, from a run's checkpoint."""
+
+    def __init__(
+        self, pool: Pool, client: GraphClient, page: Page, token: str, *, asks_reactions: bool, at: dict[str, int]
+    ) -> None:
+        self._pool, self._client, self._page, self._token = pool, client, page, token
+        self._dropped = set(page.dropped_fields)
+        self._asks_reactions = asks_reactions
+        self._list, self._messages = Ladder(_LIST, at.get("list", 0)), Ladder(_MESSAGES, at.get("messages", 0))
+
+    @property
+    def at(self) -> dict[str, int]:
+        """Where the ladders stand, for the checkpoint."""
+        return {"list": self._list.at, "messages": self._messages.at}
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made for this Page, in this process."""
+        return self._client.calls.get(self._page.page_id, 0)
+
+    async def conversations(self, cursor: str | None) -> Told:
+        """Ask for a page of the Page's list, with recent messages nested.
+
+        Raises:
+            GraphError: of any kind; too heavy means that even the least was.
+
+        """
+        params = {"platform": "messenger"} | ({"after": cursor} if cursor is not None else {})
+        return await self._ask(f"{quote(self._page.page_id, safe='')}/conversations", params, self._list, self._node)
+
+    async def conversation(self, thread_id: str) -> Told:
+        """Ask for one conversation by its id, with recent messages nested."""
+        return await self._ask(quote(thread_id, safe=""), {}, Ladder(_ONE), self._node)
+
+    async def messages(self, thread_id: str, cursor: str | None) -> Told:
+        """Ask for a page of a conversation's messages."""
+        params = {"after": cursor} if cursor is not None else {}
+        return await self._ask(f"{quote(thread_id, safe='')}/messages", params, self._messages, self._message)
+
+    async def _ask(self, path: str, params: dict[str, str], ladder: Ladder, fields: Callable[[Rung], str]) -> Told:
+        while True:
+            rung = ladder.rung
+            wanted = fields(rung)
+            asked: dict[str, str | int] = {**params, "fields": wanted}
+            if "/" in path:
+                asked["limit"] = rung.limit
+            try:
+                answer = await self._client.get(self._token, self._page.page_id, path, asked)
+            except TooHeavy as error:
+                if not ladder.was_too_much(rung):
+                    raise
+                log.info("graph_too_heavy", page_id=self._page.page_id, asked=rung, reason=str(error))
+            except GraphUnavailable as error:
+                # Graph answers, but again and again not this: a row of it may be what it can't show
+                if error.code is None or not ladder.was_too_much(rung, ask_least=True):
+                    raise
+                log.warning("graph_asked_for_least", page_id=self._page.page_id, path=path, reason=str(error))
+            except FieldRefused as error:
+                await self._drop(error)
+            else:
+                ladder.went_well()
+                return Told(answer, "reactions" in wanted)
+
+    async def _drop(self, error: FieldRefused) -> None:
+        """Go on without a field that Graph does not know for this Page, and remember it."""
+        field = _PART_OF.get(error.field or "", error.field)
+        known = {_name(f) for f in (*_CONVERSATION_FIELDS, *_MESSAGE_FIELDS, "reactions", "messages")}
+        if field is None or field in self._dropped | _NEEDED_FIELDS or field not in known:
+            raise BadAnswer(f"Graph refuses a field that can't be left out: {error}") from error
+        log.warning("field_dropped", page_id=self._page.page_id, field=field)
+        self._dropped.add(field)
+        async with self._pool.acquire() as connection:
+            await drop_field(connection, self._page.page_id, field)
+
+    def _message(self, rung: Rung) -> str:
+        names = [*(_LEAN_MESSAGE_FIELDS if rung.is_lean else _MESSAGE_FIELDS)]
+        names += ["reactions"] if self._asks_reactions and not rung.is_lean else []
+        return ",".join(name for name in names if _name(name) not in self._dropped)
+
+    def _node(self, rung: Rung) -> str:
+        own = ",".join(name for name in _CONVERSATION_FIELDS if name not in self._dropped)
+        if not rung.nested or "messages" in self._dropped:
+            return own
+        return f"{own},messages.limit({rung.nested}){{{self._message(rung)}}}"
+
+
+def _name(field: str) -> str:
+    return field.partition("{")[0]

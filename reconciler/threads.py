@@ -1,0 +1,142 @@
+"""Read single threads: those that failed before, by id, and the older messages of those that need them.
+
+A thread that can't be read is left to the next run, and holds nobody back; unless it looks as if none can be read.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from reconciler.graph.errors import (
+    AccessDenied,
+    BadAnswer,
+    Blocked,
+    GraphError,
+    GraphUnavailable,
+    NotFound,
+    RateLimited,
+    TokenDead,
+)
+from reconciler.graph.paging import Cursors
+from reconciler.parallel import in_parallel
+from reconciler.reading import page_step, read_conversations, thread_step
+from reconciler.steps import Step, is_refused
+from sql.threads import Known, failed_threads, known_threads, list_unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from reconciler.asking import Asker
+    from reconciler.goal import Goal
+    from reconciler.steps import Steps
+    from sql.leases import Run
+    from sql.pool import Pool
+    from sql.threads import Unfinished
+
+log = structlog.get_logger(__name__)
+
+Item = TypeVar("Item")
+
+AT_A_TIME = 4  # the Page's call rate is the real limit
+BATCH = 100
+AWAY_AFTER = 3  # threads in a row that Graph does not answer for
+# errors that concern the Page, not one conversation: they end the run
+PAGE_ERRORS = (TokenDead, AccessDenied, Blocked, RateLimited)
+
+
+class ThreadReader:
+    """Reads one run's threads one by one."""
+
+    def __init__(self, pool: Pool, asker: Asker, steps: Steps, goal: Goal, run: Run) -> None:
+        self._pool, self._asker, self._steps, self._goal, self._run = pool, asker, steps, goal, run
+        self._away_in_a_row = 0
+
+    async def retry_failed(self) -> None:
+        """Read threads by id that could not be read last time: they may be far down the list.
+
+        Raises:
+            GraphError: the Page can't be read now.
+
+        """
+        if self._goal.kind == "backfill":
+            return
+        async with self._pool.acquire() as connection:
+            failed = await failed_threads(connection, self._run.page_id, self._run.id, now=datetime.now(UTC))
+        await self._few_at_a_time(failed, self._by_id)
+
+    async def read_older(self) -> None:
+        """Read what is left of the run's threads, the most recently active ones first.
+
+        Raises:
+            GraphError: the Page can't be read now.
+
+        """
+        while not self._steps.is_put_off:
+            async with self._pool.acquire() as connection:
+                threads = await list_unfinished(connection, self._run.page_id, self._run.id, limit=BATCH)
+            if not threads:
+                return
+            await self._few_at_a_time(threads, self._older)
+
+    async def _few_at_a_time(self, items: list[Item], read: Callable[[Item], Awaitable[None]]) -> None:
+        await in_parallel(items, read, at_a_time=AT_A_TIME, stop=lambda: self._steps.is_put_off)
+
+    async def _by_id(self, thread_id: str) -> None:
+        async def read() -> None:
+            told = await self._asker.conversation(thread_id)
+            nodes, unreadable = read_conversations([told.answer.data])
+            if not nodes:
+                raise BadAnswer(unreadable[0][1] if unreadable else "Graph shows something that is no conversation")
+            async with self._pool.acquire() as connection:
+                known = await known_threads(connection, self._run.page_id, self._run.id, [thread_id])
+            node = nodes[0].model_copy(update={"id": thread_id})
+            now = datetime.now(UTC)
+            step = thread_step(self._goal, self._run.page_id, node, known.get(thread_id, Known()), told, now)
+            await self._steps.store(step, told.answer)
+
+        await self._or_give_up(thread_id, read)
+
+    async def _older(self, thread: Unfinished) -> None:
+        await self._or_give_up(thread.thread_id, lambda: self._to_target(thread))
+
+    async def _to_target(self, thread: Unfinished) -> None:
+        """Read a thread's messages page by page; a stale cursor restarts it once from its newest message."""
+        cursors, has_restarted = Cursors(), False
+        rest: Unfinished | None = thread
+        while rest is not None and not self._steps.is_put_off:
+            try:
+                cursors.follow(rest.cursor)
+                told = await self._asker.messages(rest.thread_id, rest.cursor)
+            except NotFound:
+                if rest.cursor is None or has_restarted:
+                    raise
+                cursors, has_restarted = Cursors(), True
+                rest = rest._replace(cursor=None)
+                continue
+            step, rest = page_step(self._goal, self._run.page_id, rest, told, datetime.now(UTC))
+            await self._steps.store(step, told.answer)
+
+    async def _or_give_up(self, thread_id: str, read: Callable[[], Awaitable[None]]) -> None:
+        """Read a thread; an error that is its own leaves it for the next run."""
+        try:
+            await read()
+        except PAGE_ERRORS:
+            raise
+        except GraphError as error:
+            if isinstance(error, GraphUnavailable):
+                self._away_in_a_row += 1
+                if self._away_in_a_row >= AWAY_AFTER:
+                    raise
+            reason = str(error)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            reason = f"Postgres refuses what Graph shows: {type(error).__name__}"
+        else:
+            self._away_in_a_row = 0
+            return
+        log.warning("thread_not_read", page_id=self._run.page_id, thread_id=thread_id, reason=reason)
+        await self._steps.store(Step(ended=(thread_id,), failed=((thread_id, reason),)))
