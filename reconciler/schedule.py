@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
 
 
 class Job(NamedTuple):
@@ -49,20 +51,37 @@ class Schedule:
 
 @asynccontextmanager
 async def scheduled(jobs: Sequence[Job]) -> AsyncIterator[None]:
-    """Fire each job at its interval while the context is open; one that fails is reported and fires again."""
+    """Fire each job at its interval while the context is open; one that fails is reported and fires again.
+
+    At the end, jobs that are under way are waited for, and cancelled when they take long: nothing of them is left
+    behind that would use what the caller closes next.
+    """
+    running: set[asyncio.Task[object]] = set()
+
+    async def fire(job: Job) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            running.add(task)
+            task.add_done_callback(running.discard)
+        await _run(job)
+
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     for job in jobs:
-        scheduler.add_job(_fire, "interval", args=[job], seconds=job.every_seconds, id=job.name)
+        scheduler.add_job(fire, "interval", args=[job], seconds=job.every_seconds, id=job.name)
     scheduler.start()
     try:
         yield
     finally:
-        scheduler.shutdown(wait=False)
+        scheduler.pause()
+        if running:
+            await asyncio.wait(running, timeout=DRAIN_SECONDS)
+        scheduler.shutdown(wait=False)  # this cancels the jobs that still run, and waits for none
+        await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _fire(job: Job) -> None:
+async def _run(job: Job) -> None:
     try:
         await job.run_once()
     except Exception as error:  # noqa: BLE001 - it fires again, whatever it was

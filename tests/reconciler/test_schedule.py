@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from reconciler import schedule
+from reconciler.schedule import Job, scheduled
+
+if TYPE_CHECKING:
+    import pytest
+
+
+async def test_a_job_that_fails_fires_again_and_stops_no_other() -> None:
+    failed, other = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def fail() -> None:
+        failed.release()
+        raise RuntimeError("once more")
+
+    async def work() -> None:
+        other.release()
+
+    async with scheduled([Job("failing", fail, 0.01), Job("other", work, 0.01)]):
+        for _ in range(3):
+            await failed.acquire()
+            await other.acquire()
+
+
+async def test_a_job_under_way_is_waited_for_at_the_end() -> None:
+    began, go = asyncio.Event(), asyncio.Event()
+    ended = 0
+
+    async def work() -> None:
+        nonlocal ended
+        began.set()
+        await go.wait()
+        ended += 1
+
+    async with scheduled([Job("slow", work, 0.01)]):
+        await began.wait()
+        asyncio.get_running_loop().call_later(0.05, go.set)
+        assert ended == 0
+    assert ended == 1
+
+
+async def test_a_job_that_takes_long_is_cancelled_and_has_ended_with_the_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedule, "DRAIN_SECONDS", 0.01)
+    began, was_cancelled = asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal was_cancelled
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            was_cancelled = True
+            raise
+
+    async with scheduled([Job("endless", work, 0.01)]):
+        await began.wait()
+    assert was_cancelled
