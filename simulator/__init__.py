@@ -6,6 +6,7 @@
     world.page_sends(page_id, psid=None, text=..., app="inbox")       -> [Item]    an echo
     world.postback(page_id, psid=None), edit(mid), unsend(mid), react(mid, "love"), unreact(mid),
     world.read(page_id, psid), delivery(page_id, psid), hand_over(page_id, psid), take_back(page_id, psid)
+    world.event(page_id, "optin")        what leaves no trace in Graph: see events.KINDS
                                          -> [Item]    each changes the world and returns the webhook items it causes
     world.truth(page_id)                 -> Truth(conversations, messages): what rows must exist (see truth.py);
     world.true_messages(page_id)         -> the same one by one, for worlds that are large
@@ -16,7 +17,7 @@
     async with serving(graph.app) as url:    on a loopback port (it sends the Date of the world's clock)
 
     sender = Sender(http, url, app_secret, world=world, withhold=0.1, repeat=0.05, reorder=0.05, batch=1)
-    await sender.send(items); await sender.flush(); await sender.retry_due()
+    await sender.send(items); await sender.flush(); await sender.retry_due(); await sender.handshake(verify_token)
     sender.counts, sender.withheld_items, sender.alerts
 
 It keeps to what Meta documents, and where nobody could confirm what Meta does, a switch in `Behaviour` stands at the

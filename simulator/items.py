@@ -23,11 +23,36 @@ FIELDS = {
     "referral": "messaging_referrals",
     "handover": "messaging_handovers",
     "optin": "messaging_optins",
+    "optin_without_person": "messaging_optins",
     "account_linking": "messaging_account_linking",
     "feedback": "messaging_feedback",
     "policy_enforcement": "messaging_policy_enforcement",
+    "order": "send_cart",
+    "inbox_label": "inbox_labels",
+    "call": "calls",
+    "app_roles": "messaging_handovers",
 }
-ALL_FIELDS = tuple(sorted({*FIELDS.values(), "standby", "inbox_labels", "message_context", "messaging_optouts"}))
+# what can be subscribed to besides (webhooks sheet, section 5)
+_OTHER_FIELDS = (
+    "business_integrity",
+    "call_permission_reply",
+    "call_settings_update",
+    "conversations",
+    "feed",
+    "group_feed",
+    "mention",
+    "message_context",
+    "message_template_status_update",
+    "messaging_customer_information",
+    "messaging_game_plays",
+    "messaging_in_thread_lead_form_submit",
+    "messaging_integrity",
+    "messaging_optouts",
+    "messaging_payments",
+    "response_feedback",
+    "standby",
+)
+ALL_FIELDS = tuple(sorted({*FIELDS.values(), *_OTHER_FIELDS}))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

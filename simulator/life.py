@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from simulator.dice import Dice
+from simulator.events import KINDS
 from simulator.message import REACTIONS
 from simulator.places import WorldError
 
@@ -41,6 +42,7 @@ class Life:
             (5, self._device_receives),
             (1, self._conversation_changes_hands),
             (1, self._person_comes_by_link),
+            (1, self._something_else_happens),
         )
         self._mixture = [do for share, do in shares for _ in range(share)]
 
@@ -118,3 +120,7 @@ class Life:
     def _person_comes_by_link(self, _: str) -> list[Item]:
         page_id, psid, _mid = self._any_recent()
         return self._world.refer(page_id, psid)
+
+    def _something_else_happens(self, _: str) -> list[Item]:
+        page_id, psid, _mid = self._any_recent()
+        return self._world.event(page_id, self._dice.pick(tuple(KINDS)), psid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from simulator.dice import Dice, mix
+from simulator.dice import MASK, Dice, mix
 from simulator.graph_errors import bad_parameter
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def list_threads(reading: Reading, params: dict[str, str], window: Window) -> Li
     return Listed(rows, ends, has_next=has_next, has_previous=after is not None)
 
 
-_FAR_FUTURE = 1 << 60
+_FAR_FUTURE = MASK  # before the first row, in whatever order
 
 
 def _shortened(reading: Reading, limit: int, after: list[int] | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from simulator.attachments import graph_node, graph_share
@@ -9,11 +10,12 @@ from simulator.clock import graph_time
 from simulator.dice import mix
 from simulator.fields import Field
 from simulator.graph_errors import GraphFailure, no_such_field
-from simulator.reading import Window, inner_fields, read_fields
+from simulator.reading import Window, inner_fields, read_fields, read_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simulator.behaviour import Behaviour
     from simulator.message import State
     from simulator.page import Page
     from simulator.reading import Reading
@@ -33,16 +35,12 @@ def messages_edge(
     place = f"messages/{thread.thread_id}"
     if window.before is not None:
         newer = reading.position(window.before, place)[0]
-        states = [
-            s for s, _ in zip(thread.oldest_first(reading.at, above=newer), range(window.limit + 1), strict=False)
-        ]
+        states = list(islice(thread.oldest_first(reading.at, above=newer), window.limit + 1))
         has_previous, has_next = len(states) > window.limit, True
         states = states[: window.limit][::-1]
     else:
         below = reading.position(window.after, place)[0] if window.after is not None else None
-        states = [
-            s for s, _ in zip(thread.newest_first(reading.at, below=below), range(window.limit + 1), strict=False)
-        ]
+        states = list(islice(thread.newest_first(reading.at, below=below), window.limit + 1))
         has_previous, has_next = below is not None, len(states) > window.limit
         states = states[: window.limit]
     data = [message_node(reading, thread, state, fields, is_row=True) for state in states]
@@ -56,16 +54,25 @@ def messages_edge(
     }
 
 
+def check_message_fields(behaviour: Behaviour, fields: tuple[Field, ...]) -> None:
+    """Refuse a field that messages do not have.
+
+    Raises:
+        GraphFailure: 100, naming it.
+
+    """
+    for field in fields:
+        if field.name not in MESSAGE_FIELDS and not (field.name == "reply_to" and behaviour.has_reply_to):
+            raise no_such_field(field.name, "Message")
+        inner_fields(field, None)
+
+
 def message_node(
     reading: Reading, thread: Thread, state: State, fields: tuple[Field, ...], *, is_row: bool = False
 ) -> dict[str, Any]:
     """`GET /{message}`, and each row of an edge."""
     message = state.message
     stub = {"id": message.mid, "created_time": graph_time(message.at)}
-    for field in fields:
-        known = field.name in MESSAGE_FIELDS or (field.name == "reply_to" and reading.behaviour.has_reply_to)
-        if not known:
-            raise no_such_field(field.name, "Message")
     if not fields:
         return stub
     if reading.behaviour.twenty_newest and _is_beyond_twenty(reading, thread, message.n):
@@ -76,6 +83,8 @@ def message_node(
     for field in fields:
         getter = _MESSAGE.get(field.name)
         value = inner_fields(field, getter(reading, thread, state)) if getter else None
+        if field.name == "attachments" and value is not None:
+            value = _some_attachments(reading, message.mid, field, value)
         if value is not None:
             node[field.name] = value
     node.setdefault("id", message.mid)
@@ -83,7 +92,7 @@ def message_node(
 
 
 def _is_beyond_twenty(reading: Reading, thread: Thread, n: int) -> bool:
-    newest = [s.message.n for s, _ in zip(thread.newest_first(reading.at), range(20), strict=False)]
+    newest = [state.message.n for state in islice(thread.newest_first(reading.at), 20)]
     return len(newest) == 20 and n < newest[-1]
 
 
@@ -104,6 +113,21 @@ def _attachments(reading: Reading, _: Thread, state: State) -> dict[str, Any] | 
         if node is not None:
             nodes.append(node)
     return {"data": nodes} if nodes else None
+
+
+def _some_attachments(reading: Reading, mid: str, field: Field, edge: dict[str, Any]) -> dict[str, Any]:
+    """Attachments are an edge of their own, with a paging of its own."""
+    window, place = read_window(field.modifiers, reading.behaviour), f"attachments/{mid}"
+    start = reading.position(window.after, place)[0] if window.after is not None else 0
+    end = start + window.limit
+    rows = edge["data"][start:end]
+    if not rows:
+        return {"data": []}
+    ends = (reading.cursor(place, start), reading.cursor(place, end))
+    more = reading.paging(
+        f"{mid}/attachments", ends, window, field.inner_source, has_next=end < len(edge["data"]), has_previous=start > 0
+    )
+    return {"data": rows, "paging": more}
 
 
 def _sticker(reading: Reading, _: Thread, state: State) -> str | None:
@@ -148,11 +172,13 @@ def edge_of_message(
     reading: Reading, thread: Thread, state: State, name: str, params: dict[str, str]
 ) -> dict[str, Any]:
     """`GET /{message}/attachments` and the like: an edge of a message by itself."""
-    fields = read_fields(params.get("fields"))
-    field = Field(name, {k: v for k, v in params.items() if k in {"limit", "after"}}, fields or None)
-    getter = _MESSAGE[name]
-    edge = inner_fields(field, getter(reading, thread, state))
-    return edge if edge is not None else {"data": []}
+    source = params.get("fields")
+    field = Field(
+        name, {k: v for k, v in params.items() if k in {"limit", "after"}}, read_fields(source) or None, source
+    )
+    node = message_node(reading, thread, state, (field,))
+    edge: dict[str, Any] = node.get(name, {"data": []})
+    return edge
 
 
 def person(thread: Thread) -> dict[str, str]:

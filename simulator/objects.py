@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simulator.graph_errors import GraphFailure, bad_parameter, no_such_field, not_found
-from simulator.message_nodes import edge_of_message, message_node, messages_edge
+from simulator.message_nodes import check_message_fields, edge_of_message, message_node, messages_edge
 from simulator.reading import check_weight, read_fields, read_window
-from simulator.thread_nodes import conversations_edge, thread_node
+from simulator.thread_nodes import check_thread_fields, conversations_edge, thread_node
 
 if TYPE_CHECKING:
     from simulator.page import Page
@@ -54,10 +54,12 @@ def _object(reading: Reading, object_id: str, edge: str | None, params: dict[str
     thread = reading.world.find_thread(object_id)
     if thread is not None and thread.page == reading.page.number and thread.updated_at(reading.at) is not None:
         if edge is None:
+            check_thread_fields(reading.behaviour, fields)
             check_weight(reading.behaviour, 1, fields)
             return thread_node(reading, thread, fields)
         if edge == "messages":
             window = read_window(params, reading.behaviour)
+            check_message_fields(reading.behaviour, fields)
             check_weight(reading.behaviour, window.limit, fields)
             return messages_edge(reading, thread, window, fields, source)
     found = reading.world.find_message(object_id)
@@ -65,6 +67,7 @@ def _object(reading: Reading, object_id: str, edge: str | None, params: dict[str
         state = found[0].state(found[1], reading.at)
         if state is not None and state.deleted_at is None:
             if edge is None:
+                check_message_fields(reading.behaviour, fields)
                 return message_node(reading, found[0], state, fields)
             if edge in _MESSAGE_EDGES:
                 return edge_of_message(reading, found[0], state, edge, params)

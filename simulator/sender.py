@@ -61,6 +61,7 @@ class _Pending:
     """A delivery that got no 200 yet."""
 
     items: list[Item]
+    share_entries: bool
     next_at: float
     wait: float = FIRST_WAIT
 
@@ -126,6 +127,13 @@ class Sender:
         """Deliveries that wait for another try."""
         return len(self._pending)
 
+    async def handshake(self, verify_token: str) -> bool:
+        """Ask the endpoint to prove that it is meant, as when its address is configured (webhooks sheet, section 1)."""
+        challenge = str(self._dice.below(10**10))
+        query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": verify_token}
+        response = await self.http.get(self.url, params=query)
+        return response.status_code == 200 and response.text == challenge
+
     async def send(self, items: Iterable[Item]) -> None:
         """Deliver items, but for what is withheld, held back, or not subscribed to; returns when all was tried."""
         ready = self._released()
@@ -174,15 +182,17 @@ class Sender:
 
         One that was not waits for `retry_due`.
         """
+        share_entries = self._dice.chance(0.5)
         async with self._slots:
             for _ in range(TRIES_AT_ONCE):
-                if await self._post(items):
+                if await self._post(items, share_entries=share_entries):
                     self._succeeded(items)
                     return True
         self._failed(items)
         remaining = [item for item in items if self._is_subscribed(item)]
+        self.counts.dropped += len(items) - len(remaining)
         if remaining:
-            self._pending.append(_Pending(remaining, self.now().timestamp() + FIRST_WAIT))
+            self._pending.append(_Pending(remaining, share_entries, self.now().timestamp() + FIRST_WAIT))
         return False
 
     async def retry_due(self) -> int:
@@ -197,14 +207,14 @@ class Sender:
             if not items:
                 continue
             async with self._slots:
-                is_done = await self._post(items)
+                is_done = await self._post(items, share_entries=pending.share_entries)
             if is_done:
                 self._succeeded(items)
                 done += 1
                 continue
             self._failed(items)
             wait = min(pending.wait * 2, LONGEST_WAIT)
-            self._pending.append(_Pending(items, self.now().timestamp() + wait, wait))
+            self._pending.append(_Pending(items, pending.share_entries, self.now().timestamp() + wait, wait))
         return done
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -216,9 +226,9 @@ class Sender:
             except TimeoutError:
                 continue
 
-    async def _post(self, items: Sequence[Item]) -> bool:
-        sent_at_ms = int(self.now().timestamp() * 1000)
-        body = escaped(envelope(items, sent_at_ms, share_entries=self._dice.chance(0.5)))
+    async def _post(self, items: Sequence[Item], *, share_entries: bool) -> bool:
+        sent_at_ms = int(self.now().timestamp() * 1000)  # of this try: it may differ between tries (GR)
+        body = escaped(envelope(items, sent_at_ms, share_entries=share_entries))
         headers = {
             "content-type": "application/json",
             "user-agent": "facebookexternalua",

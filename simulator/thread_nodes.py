@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from simulator.clock import graph_time
 from simulator.dice import mix
 from simulator.graph_errors import no_such_field
 from simulator.listing import list_threads
-from simulator.message_nodes import messages_edge, page_as_person, person
+from simulator.message_nodes import check_message_fields, messages_edge, page_as_person, person
 from simulator.reading import check_weight, inner_fields, read_fields, read_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simulator.behaviour import Behaviour
     from simulator.fields import Field
     from simulator.reading import Reading
     from simulator.thread import Thread
@@ -31,6 +33,7 @@ def conversations_edge(reading: Reading, params: dict[str, str]) -> dict[str, An
     behaviour = reading.behaviour
     source = params.get("fields")
     fields, window = read_fields(source), read_window(params, behaviour)
+    check_thread_fields(behaviour, fields)
     check_weight(behaviour, window.limit, fields)
     rows = list_threads(reading, params, window)
     data = [thread_node(reading, thread, fields) for thread in rows.threads]
@@ -44,14 +47,28 @@ def conversations_edge(reading: Reading, params: dict[str, str]) -> dict[str, An
     return {"data": data, "paging": paging}
 
 
+def check_thread_fields(behaviour: Behaviour, fields: tuple[Field, ...]) -> None:
+    """Refuse a field that conversations, or their nested messages, do not have.
+
+    Raises:
+        GraphFailure: 100, naming it.
+
+    """
+    for field in fields:
+        if field.name not in THREAD_FIELDS:
+            raise no_such_field(field.name, "UnifiedThread")
+        if field.name == "messages":
+            check_message_fields(behaviour, field.inner or ())
+        else:
+            inner_fields(field, None)
+
+
 def thread_node(reading: Reading, thread: Thread, fields: tuple[Field, ...]) -> dict[str, Any]:
     """`GET /{thread}`, and each row of the list."""
     if not fields:
         return {"id": thread.thread_id, "updated_time": graph_time(thread.updated_at(reading.at) or 0)}
     node: dict[str, Any] = {}
     for field in fields:
-        if field.name not in THREAD_FIELDS:
-            raise no_such_field(field.name, "UnifiedThread")
         if field.name == "messages":
             window = read_window(field.modifiers, reading.behaviour)
             value: Any = messages_edge(reading, thread, window, field.inner or (), field.inner_source)
@@ -78,7 +95,7 @@ def _snippet(reading: Reading, thread: Thread) -> str | None:
 def _unread(reading: Reading, thread: Thread) -> int:
     """How many of the newest 20 messages came after the Page's last one."""
     count = 0
-    for state, _ in zip(thread.newest_first(reading.at), range(20), strict=False):
+    for state in islice(thread.newest_first(reading.at), 20):
         if state.message.is_from_page:
             break
         count += 1
@@ -87,8 +104,8 @@ def _unread(reading: Reading, thread: Thread) -> int:
 
 def _can_reply(reading: Reading, thread: Thread) -> bool:
     """Whether the person wrote within 24 hours; looked for in the newest 20 messages."""
-    newest = zip(thread.newest_first(reading.at), range(20), strict=False)
-    return any(not s.message.is_from_page and s.message.at > reading.now * 1000 - _DAY_MS for s, _ in newest)
+    newest = islice(thread.newest_first(reading.at), 20)
+    return any(not s.message.is_from_page and s.message.at > reading.now * 1000 - _DAY_MS for s in newest)
 
 
 def _message_count(reading: Reading, thread: Thread) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from simulator.attachments import Attachment, Cdn, roll_attachments
 from simulator.clock import Now, real_now
 from simulator.dice import Dice
+from simulator.events import KINDS, event_item
 from simulator.history import OTHER_APP_ID, OUR_APP_ID, PAGE_INBOX_APP_ID
 from simulator.items import Item, Parties, message_item
 from simulator.message import MAX_EDITS, REACTIONS, Message, Reaction, State
@@ -171,10 +172,8 @@ class World(Places):
         at = self._change_time(thread, n)
         thread.change(n).deleted_at = at
         from_page = state.message.is_from_page
-        message = {"mid": mid, "is_deleted": True}
-        if from_page:
-            message["is_echo"] = True
-        return [self._parties(thread).item("unsend", at, {"message": message}, mid=mid, out=from_page)]
+        body = {"message": {"mid": mid, "is_deleted": True}}
+        return [self._parties(thread).item("unsend", at, body, mid=mid, out=from_page)]
 
     def react(self, mid: str, reaction: str = "love") -> list[Item]:
         """The person reacts to a message, or changes the reaction."""
@@ -248,6 +247,18 @@ class World(Places):
         thread = self._thread_of(page_id, psid)
         body = {"ref": ref, "source": source, "type": "OPEN_THREAD"}
         return [self._parties(thread).item("referral", self.now_ms(), {"referral": body})]
+
+    def event(self, page_id: str, kind: str, psid: str | None = None) -> list[Item]:
+        """Let something happen that leaves no trace in Graph; `kind` is one of `simulator.events.KINDS`.
+
+        Raises:
+            WorldError: there is no such kind.
+
+        """
+        if kind not in KINDS:
+            raise WorldError(f"kind must be one of {', '.join(KINDS)}, not {kind}")
+        thread = self._thread_of(page_id, psid if psid is not None else self.somebody(page_id))
+        return [event_item(kind, page_id, thread.psid, self._dice.below(10**9), self.now_ms())]
 
     def _thread_of(self, page_id: str, psid: str) -> Thread:
         page, thread = self.page(page_id), self.find_person(psid)
