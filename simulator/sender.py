@@ -76,8 +76,9 @@ class Sender:
 
     `withhold`, `repeat`, `reorder` are probabilities for each item (`repeat`: delivery), thrown from `seed`; a
     withheld item is lost for good. Up to `batch` items that are sent together share a delivery, whatever their Pages.
-    `concurrency` deliveries are under way at once; 1 keeps the order. `now` is the clock of retries and alerts. With a
-    `world`, only what its Pages are subscribed to is sent, and a Page that fails for an hour loses its subscription.
+    `concurrency` deliveries are under way at once; 1 keeps the order. `now` is the clock of retries and alerts: unless
+    given, the world's, else the real one. With a `world`, only what its Pages are subscribed to is sent, and a Page
+    that fails for an hour loses its subscription.
     `on_acknowledged` is told each item of a delivery that got its 200; `withheld_items` are those that were lost.
     """
 
@@ -91,7 +92,7 @@ class Sender:
     reorder: float = 0.0
     batch: int = 1
     concurrency: int = 1
-    now: Now = real_now
+    now: Now | None = None
     deadline: float = DEADLINE_SECONDS
     on_acknowledged: Callable[[Item], None] | None = None
     counts: Counts = field(default_factory=Counts)
@@ -101,6 +102,7 @@ class Sender:
     _pending: list[_Pending] = field(default_factory=list)
     _failing_since: dict[str, float] = field(default_factory=dict)
     _dice: Dice = field(init=False)
+    _now: Now = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class Sender:
         if not self.app_secret:
             raise SenderError("app_secret is empty: nothing could be signed")
         self._dice = Dice(self.seed, 5)
+        self._now = self.now or (self.world.now if self.world is not None else real_now)
         self._slots = asyncio.Semaphore(self.concurrency)
 
     @property
@@ -192,12 +195,12 @@ class Sender:
         remaining = [item for item in items if self._is_subscribed(item)]
         self.counts.dropped += len(items) - len(remaining)
         if remaining:
-            self._pending.append(_Pending(remaining, share_entries, self.now().timestamp() + FIRST_WAIT))
+            self._pending.append(_Pending(remaining, share_entries, self._now().timestamp() + FIRST_WAIT))
         return False
 
     async def retry_due(self) -> int:
         """Try again what is due by the clock; returns how many deliveries were acknowledged."""
-        now = self.now().timestamp()
+        now = self._now().timestamp()
         due = [pending for pending in self._pending if pending.next_at <= now]
         self._pending = [pending for pending in self._pending if pending.next_at > now]
         done = 0
@@ -214,7 +217,7 @@ class Sender:
                 continue
             self._failed(items)
             wait = min(pending.wait * 2, LONGEST_WAIT)
-            self._pending.append(_Pending(items, pending.share_entries, self.now().timestamp() + wait, wait))
+            self._pending.append(_Pending(items, pending.share_entries, self._now().timestamp() + wait, wait))
         return done
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -227,7 +230,7 @@ class Sender:
                 continue
 
     async def _post(self, items: Sequence[Item], *, share_entries: bool) -> bool:
-        sent_at_ms = int(self.now().timestamp() * 1000)  # of this try: it may differ between tries (GR)
+        sent_at_ms = int(self._now().timestamp() * 1000)  # of this try: it may differ between tries (GR)
         body = escaped(envelope(items, sent_at_ms, share_entries=share_entries))
         headers = {
             "content-type": "application/json",
@@ -258,7 +261,7 @@ class Sender:
                 self.on_acknowledged(item)
 
     def _failed(self, items: Sequence[Item]) -> None:
-        now = self.now().timestamp()
+        now = self._now().timestamp()
         for page_id in {item.page_id for item in items}:
             age = now - self._failing_since.setdefault(page_id, now)
             alerted = {(alert.kind, alert.page_id) for alert in self.alerts if alert.at >= now - age}
