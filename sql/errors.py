@@ -50,5 +50,6 @@ def refusal_of(error: BaseException) -> Refusal:
 
 
 def _is_partition_missing(error: asyncpg.PostgresError) -> bool:
-    # "no partition of relation found for row" comes as a violated CHECK, of no constraint's name
-    return isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None
+    # "no partition of relation found for row" comes as a violated CHECK of a table and of no constraint; an owner's
+    # own trigger that raises one names neither
+    return isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None and bool(error.table_name)

@@ -62,6 +62,8 @@ def test_a_value_that_cannot_be_put_on_the_wire_is_the_datas_fault(error: Except
 
 
 def test_a_day_without_partition_is_the_journals_fault_and_a_check_the_datas() -> None:
-    no_partition = {"C": "23514", "M": 'no partition of relation "webhook_deliveries" found for row', "S": "ERROR"}
+    refusal = {"C": "23514", "M": 'no partition of relation "webhook_deliveries" found for row', "S": "ERROR"}
+    no_partition = refusal | {"t": "webhook_deliveries"}
     assert refusal_of(asyncpg.PostgresError.new(no_partition)) is Refusal.RETRY
     assert refusal_of(asyncpg.PostgresError.new(no_partition | {"n": "messages_mid_check"})) is Refusal.SPLIT
+    assert refusal_of(asyncpg.PostgresError.new(refusal)) is Refusal.SPLIT
