@@ -58,8 +58,8 @@ class _Lane:
 class GraphClient:
     """Calls the Graph API for any Page. `http` is shared, so that connections are.
 
-    `lag_seconds` is how much older than its `Date` an answer's data may be; `on_call` is told each call's outcome;
-    `sleep` is what waits near a limit.
+    `lag_seconds` is how much older than its `Date` an answer's data may be; `on_call` is told each call's outcome.
+    Durations are told by `clock`, and `sleep` waits near a limit.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class GraphClient:
         calls_per_second: float = 2.0,
         lag_seconds: int = 60,
         on_call: Callable[[str], None] = lambda _outcome: None,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._http = http
@@ -80,7 +81,7 @@ class GraphClient:
         self._app_secret = app_secret.encode() if app_secret else None
         self._calls_per_second = calls_per_second
         self._lag = timedelta(seconds=lag_seconds)
-        self._on_call, self._sleep = on_call, sleep
+        self._on_call, self._clock, self._sleep = on_call, clock, sleep
         self._lanes: dict[str, _Lane] = {}
         self._closed_until: dict[str, tuple[float, RateLimited]] = {}
         self._other_versions: set[str] = set()
@@ -139,7 +140,7 @@ class GraphClient:
             until, limit = self._closed_until.get(scope, (0.0, None))
             if limit is None:
                 continue
-            left = until - time.monotonic()
+            left = until - self._clock()
             if left <= 0:
                 del self._closed_until[scope]
                 continue
@@ -151,7 +152,7 @@ class GraphClient:
         """Make no call until the limit is over: calls that are refused count, too (Graph sheet, 3.2)."""
         wait = limit.pause.first if limit.wait is None else limit.wait
         scope = _APP if limit.scope == "app" else page_id
-        self._closed_until[scope] = (time.monotonic() + wait.total_seconds(), limit)
+        self._closed_until[scope] = (self._clock() + wait.total_seconds(), limit)
 
     async def _call(self, method: str, token: str, page_id: str, path: str, params: Mapping[str, str | int]) -> Answer:
         if not (token.isascii() and token.isprintable()):
@@ -161,7 +162,7 @@ class GraphClient:
             # proves that the caller has the app's secret; required where "Require App Secret" is on
             query["appsecret_proof"] = hmac.new(self._app_secret, token.encode(), "sha256").hexdigest()
         self.calls[page_id] = self.calls.get(page_id, 0) + 1
-        began = time.monotonic()
+        began = self._clock()
         try:
             async with asyncio.timeout(CALL_WITHIN_SECONDS):
                 response = await self._http.request(
@@ -175,7 +176,7 @@ class GraphClient:
             self._on_call("unreachable")
             # only the kind: its text may quote the header that could not be sent
             raise GraphUnavailable(f"the Graph API could not be reached: {type(error).__name__}") from None
-        took = timedelta(seconds=time.monotonic() - began)
+        took = timedelta(seconds=self._clock() - began)
         try:
             body = loads(response.content)
         except UnreadableJsonError:

@@ -11,7 +11,7 @@ from sql.mids import canonical_mid
 from sql.rows import SENT_BY_GRAPH_CLOCK, SENT_UNKNOWN, Conversation, Message, Thread
 
 if TYPE_CHECKING:
-    from reconciler.graph.payload import ConversationNode, MessageNode
+    from reconciler.graph.payload import ConversationNode, MessageNode, Person
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,12 +21,20 @@ def _ms(at: datetime) -> int:
 
 
 def person_of(page_id: str, node: ConversationNode | None, messages: list[MessageNode]) -> str | None:
-    """Whose thread it is: who is not the Page among the participants, else in any message's `from` and `to`."""
-    named = node.participants.persons() if node and node.participants else []
+    """Whose thread it is: who is not the Page among the participants, else in any message's `from` and `to`.
+
+    Of several the greatest id, as Graph gives no order.
+    """
+    participants = node.participants.persons() if node and node.participants else []
+    parties: list[Person] = []
     for message in messages:
-        named += [message.sender] if message.sender else []
-        named += message.to.persons() if message.to else []
-    return next((person.id for person in named if person.id and person.id != page_id), None)
+        parties += [message.sender] if message.sender else []
+        parties += message.to.persons() if message.to else []
+    for named in (participants, parties):
+        persons = {person.id for person in named if person.id and person.id != page_id}
+        if persons:
+            return max(persons)
+    return None
 
 
 def thread_row(page_id: str, thread_id: str, psid: str | None) -> Thread:
@@ -37,7 +45,7 @@ def thread_row(page_id: str, thread_id: str, psid: str | None) -> Thread:
 def conversation_row(page_id: str, node: ConversationNode, psid: str | None, observed_at: datetime) -> Conversation:
     """What Graph says of the conversation itself: newest `updated_time` first, then the newest reading."""
     order = [_ms(node.updated_time), _ms(observed_at)]
-    names = [p.name for p in node.participants.persons() if p.id != page_id] if node.participants else []
+    names = [p.name for p in node.participants.persons() if p.id == psid] if node.participants and psid else []
     fields = {
         "updated_time": _ms(node.updated_time),
         "name": next((name for name in names if name), None),
