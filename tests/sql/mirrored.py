@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tests.sql.doors import write
+
 if TYPE_CHECKING:
+    from sql.rows import Row
     from sql.upsert import Connection
 
 Mirror: TypeAlias = dict[str, list[dict[str, Any]]]
@@ -55,5 +59,53 @@ def _unsigned(value: Any, plain: dict[str, str]) -> Any:
 
 async def empty(connection: Connection) -> None:
     """Empty all tables that grow."""
-    for table in KEYS:
-        await connection.execute(f"DELETE FROM {table}")
+    await connection.execute(";".join(f"DELETE FROM {table}" for table in KEYS))
+
+
+async def outcome(connection: Connection, told: list[list[Row]], batches: list[list[int]]) -> Mirror:
+    """What is stored after these batches, each a transaction as far as the others can see; nothing is kept."""
+    whole = connection.transaction()
+    await whole.start()
+    try:
+        for batch in batches:
+            await write(connection, *[told[n] for n in batch])
+        return await mirrored(connection)
+    finally:
+        await whole.rollback()
+
+
+class Stored:
+    """What is stored after some facts, which is the same in whatever order they came."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
+
+    def __getitem__(self, table: str) -> list[dict[str, Any]]:
+        """All rows of a table."""
+        return self.mirror[table]
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The only message."""
+        [message] = self["messages"]
+        return message
+
+    @property
+    def conversation(self) -> dict[str, Any]:
+        """The only conversation."""
+        [conversation] = self["conversations"]
+        return conversation
+
+    @property
+    def reactions(self) -> dict[str, str | None]:
+        """Whoever reacts: {actor: emoji or name}."""
+        return {r["actor"]: r["emoji"] or r["reaction"] for r in self["message_reactions"] if not r["is_removed"]}
+
+
+async def after(connection: Connection, *told: list[Row]) -> Stored:
+    """Write facts in every order, one by one and together; it must not matter. Nothing is kept."""
+    numbers = range(len(told))
+    expected = await outcome(connection, [*told], [[*numbers]])
+    for order in permutations(numbers):
+        assert await outcome(connection, [*told], [[n] for n in order]) == expected
+    return Stored(expected)

@@ -1,4 +1,4 @@
-"""Any order, repetition and batching of what both doors tell ends in the same rows, field by field."""
+"""Any order, repetition and batching of what both doors tell, by one writer or two, ends in the same rows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.sql.doors import write
-from tests.sql.mirrored import Mirror, mirrored
+from tests.sql.mirrored import Mirror, empty, mirrored, outcome
+from tests.sql.stepping import Writer, race
 from tests.sql.universe import facts
 
 if TYPE_CHECKING:
+    import asyncpg
     from hypothesis.strategies import DrawFn
 
     from sql.rows import Row
     from sql.upsert import Connection
 
 EXAMPLES = int(os.environ.get("MIRROR_EXAMPLES", "0"))
-
-
-@pytest.fixture(params=["plain", "hash-partitioned"])
-def tables(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def examples(few: int) -> settings:
@@ -48,25 +45,52 @@ def arrangements(draw: DrawFn, count: int) -> list[list[int]]:
     return [order[start:end] for start, end in pairwise(cuts)]
 
 
-async def outcome(connection: Connection, told: list[list[Row]], batches: list[list[int]]) -> Mirror:
-    """What is stored after these batches, each a transaction as far as the others can see; nothing is kept."""
-    whole = connection.transaction()
-    await whole.start()
-    try:
-        for batch in batches:
-            await write(connection, *[told[n] for n in batch])
-        return await mirrored(connection)
-    finally:
-        await whole.rollback()
-
-
 @examples(100)
 @given(told=st.lists(facts(), min_size=1, max_size=8), data=st.data())
 async def test_any_order_repetition_and_batching_ends_in_the_same_rows(
-    connection: Connection, told: list[list[Row]], data: st.DataObject
+    mirror: Connection, told: list[list[Row]], data: st.DataObject
 ) -> None:
-    expected = await outcome(connection, told, [[n] for n in range(len(told))])
+    expected = await outcome(mirror, told, [[n] for n in range(len(told))])
     for _ in range(2):
         batches = data.draw(arrangements(len(told)))
         note(f"batches: {batches}")
-        assert await outcome(connection, told, batches) == expected
+        assert await outcome(mirror, told, batches) == expected
+
+
+class Two:
+    """Two writers, and a connection that watches them and compares."""
+
+    def __init__(self, first: Writer, second: Writer, watcher: Connection) -> None:
+        self.first, self.second, self.watcher = first, second, watcher
+
+    async def outcome(self, before: list[list[Row]], groups: list[list[list[Row]]], turns: list[bool]) -> Mirror:
+        """What is stored after `before`, and after both groups at once, by turns."""
+        try:
+            for fact in before:
+                await write(self.watcher, fact)
+            await self.first.start(groups[0])
+            await self.second.start(groups[1])
+            await race(self.first, self.second, turns)
+            return await mirrored(self.watcher)
+        finally:
+            await self.first.abandon()
+            await self.second.abandon()
+            await empty(self.watcher)
+
+
+@pytest.fixture
+def two(writers: list[asyncpg.Connection[asyncpg.Record]]) -> Two:
+    return Two(Writer(writers[1], writers[0]), Writer(writers[2], writers[0]), writers[0])
+
+
+groups = st.lists(facts(), min_size=1, max_size=4)
+
+
+@examples(60)
+@given(before=st.lists(facts(), max_size=3), group=groups, other=groups, turns=st.lists(st.booleans(), max_size=24))
+async def test_two_writers_at_once_end_in_the_same_rows_and_in_no_deadlock(
+    two: Two, before: list[list[Row]], group: list[list[Row]], other: list[list[Row]], turns: list[bool]
+) -> None:
+    told = [*before, *group, *other]
+    expected = await outcome(two.watcher, told, [[n] for n in range(len(told))])
+    assert await two.outcome(before, [group, other], turns) == expected

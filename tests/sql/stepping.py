@@ -1,0 +1,125 @@
+"""Two writers on two connections, statement by statement: who goes next and commits first is for the test to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from sql.errors import Refusal, refusal_of
+from sql.rows import Rows
+from sql.upsert import Connection, upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import asyncpg
+
+    from sql.rows import Row
+
+RETRIES = 5
+
+
+class Writer:
+    """Writes one group, and stops at a gate before every statement and before its commit.
+
+    What Postgres wants retried is written once more, as `Ingestor` does.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], watcher: Connection) -> None:
+        self._connection = connection
+        self._watcher = watcher
+        self._permits = asyncio.Semaphore(0)
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.pid = connection.get_server_pid()
+        self.retries = 0
+
+    async def start(self, facts: Iterable[list[Row]]) -> None:
+        """Begin; it stops before the first statement."""
+        rows = Rows()
+        for fact in facts:
+            rows.add(fact)
+        self._permits, self.retries = asyncio.Semaphore(0), 0
+        self._arrived.clear()
+        self._task = asyncio.create_task(self._write(rows))
+        self._task.add_done_callback(lambda _: self._arrived.set())
+        await self._arrived.wait()
+
+    async def _write(self, rows: Rows) -> None:
+        for attempt in range(RETRIES):
+            try:
+                async with self._connection.transaction():
+                    await upsert(cast("Connection", self), rows)
+                    await self._gate()
+            except Exception as error:
+                if refusal_of(error) is not Refusal.RETRY or _is_deadlock(error) or attempt == RETRIES - 1:
+                    raise
+                self.retries += 1
+            else:
+                return
+
+    async def _gate(self) -> None:
+        self._arrived.set()
+        await self._permits.acquire()
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """As a connection's, once the gate opens."""
+        await self._gate()
+        return await self._connection.fetch(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """As a connection's, once the gate opens."""
+        await self._gate()
+        return await self._connection.execute(query, *args)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the group is committed.
+
+        Raises:
+            asyncpg.PostgresError: it never will be.
+
+        """
+        if self._task is None or not self._task.done():
+            return False
+        self._task.result()
+        return True
+
+    async def step(self, other: Writer) -> bool:
+        """Let one statement, or the commit, through.
+
+        Returns whether it went on: not when it waits for the other's locks, or gave way to begin anew.
+        """
+        if self.is_done:
+            return False
+        retries = self.retries
+        if self._arrived.is_set():
+            self._arrived.clear()
+            self._permits.release()
+        while not self._arrived.is_set():
+            blocked = await self._watcher.fetchval("SELECT $2 = ANY (pg_blocking_pids($1))", self.pid, other.pid)
+            if blocked and not self._arrived.is_set():
+                return False
+        return self.retries == retries
+
+    async def abandon(self) -> None:
+        """End it, done or not."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+
+def _is_deadlock(error: Exception) -> bool:
+    return getattr(error, "sqlstate", None) == "40P01"
+
+
+async def race(first: Writer, second: Writer, turns: Iterable[bool]) -> None:
+    """Step the writers by turns (True: the first); a turn of one that waits goes to the other; then to the end."""
+    for turn in turns:
+        one, other = (first, second) if turn else (second, first)
+        if not await one.step(other):
+            await other.step(one)
+    while not (first.is_done and second.is_done):
+        for one, other in ((first, second), (second, first)):
+            while await one.step(other):
+                pass
