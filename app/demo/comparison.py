@@ -68,9 +68,10 @@ def _wrong(message: MessageTruth, row: asyncpg.Record, told: set[str]) -> Iterat
         if row[name] != value:
             yield f"{name} is {row[name]!r}, not {value!r}"
     attachments = [dumps(a) for a in row["attachments"] or []]
-    if len(attachments) != len(message.attachments):
-        yield f"{len(attachments)} attachments, not {len(message.attachments)}"
-    elif not all(a.identity in text for a, text in zip(message.attachments, attachments, strict=True)):
+    known = message.attachments_at(webhook=came_live)
+    if len(attachments) != len(known):
+        yield f"{len(attachments)} attachments, not {len(known)}"
+    elif not all(a.identity in text for a, text in zip(known, attachments, strict=True)):
         yield "other attachments"
     if came_live and row["reply_to"] != message.reply_to:
         yield f"reply_to is {row['reply_to']!r}, not {message.reply_to!r}"
