@@ -44,7 +44,7 @@ MAX_MID = 500
 MAX_ID = 100
 
 Time = Annotated[datetime | None, BeforeValidator(read_time)]
-_EMPTY_IS_NONE = BeforeValidator(lambda v: v or None)
+_EMPTY_IS_NONE = BeforeValidator(lambda v: None if v == "" else v)
 Text = Annotated[str | None, _EMPTY_IS_NONE]
 Mid = Annotated[str, Field(min_length=1, max_length=MAX_MID)]
 MaybeMid = Annotated[Mid | None, _EMPTY_IS_NONE]
