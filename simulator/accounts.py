@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from simulator.cursors import new_cursor, read_cursor
-from simulator.graph_errors import bad_parameter, bad_token
+from simulator.graph_errors import bad_parameter, bad_token, no_such_field
 from simulator.items import ALL_FIELDS
+from simulator.reading import read_fields
 
 if TYPE_CHECKING:
     from simulator.page import Page
@@ -15,24 +16,37 @@ if TYPE_CHECKING:
     from simulator.world import World
 
 _TASKS = ["ANALYZE", "ADVERTISE", "MESSAGING", "MODERATE", "CREATE_CONTENT", "MANAGE"]
+_ACCOUNT_FIELDS = ("access_token", "category", "name", "id", "tasks")
 _SCOPES = ["pages_show_list", "pages_messaging", "pages_manage_metadata", "pages_read_engagement"]
 
 
-def me_accounts(world: World, window: Window, base: str) -> dict[str, Any]:
-    """`GET /me/accounts` with a user's token: all Pages. Links begin with `base`."""
+def me_accounts(world: World, window: Window, source: str | None, base: str) -> dict[str, Any]:
+    """`GET /me/accounts` with a user's token: all Pages, with the fields of `source`. Links begin with `base`.
+
+    Raises:
+        GraphFailure: 100, a field that Pages do not have.
+
+    """
+    names = [field.name for field in read_fields(source)] or list(_ACCOUNT_FIELDS)
+    for name in names:
+        if name not in _ACCOUNT_FIELDS:
+            raise no_such_field(name, "Page")
     now, limit = int(world.now().timestamp()), window.limit
     start = read_cursor(window.after, "accounts", now, max_age=None)[0] if window.after is not None else 0
     rows = world.pages[start : start + limit]
-    data = [
+    accounts = [
         {"access_token": p.access_token, "category": "Shop", "name": p.name, "id": p.id, "tasks": _TASKS} for p in rows
     ]
+    data = [{name: account[name] for name in dict.fromkeys([*names, "id"])} for account in accounts]
     if not rows:
         return {"data": data}
     before, after = (new_cursor("accounts", [n], now) for n in (start, start + limit))
     paging: dict[str, Any] = {"cursors": {"before": before, "after": after}}
     if start + limit < len(world.pages):
-        query = urlencode({"access_token": world.user_token, "pretty": "0", "limit": limit, "after": after})
-        paging["next"] = f"{base}/me/accounts?{query}"
+        query = {"access_token": world.user_token, "pretty": "0", "limit": str(limit), "after": after}
+        if source:
+            query["fields"] = source
+        paging["next"] = f"{base}/me/accounts?{urlencode(query)}"
     return {"data": data, "paging": paging}
 
 

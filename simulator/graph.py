@@ -195,7 +195,8 @@ class Graph:
         is_user = token == self.world.user_token
         self._check_token(token, page, params, is_user=is_user)
         if path == "me/accounts" and is_user:
-            return me_accounts(self.world, read_window(params, self.behaviour), _base(request, version))
+            window = read_window(params, self.behaviour)
+            return me_accounts(self.world, window, params.get("fields"), _base(request, version))
         if page is None:
             return user_node(path, params)
         ids = [i for i in params.get("ids", "").split(",") if i] if not path else []

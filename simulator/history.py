@@ -43,6 +43,7 @@ class History:
         self._end = began_ms - 60_000
         self._spacing = min(6 * _HOUR_MS, 90 * _DAY_MS // max(1, conversations))
         self._shape = lru_cache(maxsize=4096)(self._new_shape)
+        self.message = lru_cache(maxsize=4096)(self._new_message)  # one answer asks for a message several times
 
     def page_name(self, page: int) -> str:
         """A Page's name."""
@@ -82,7 +83,7 @@ class History:
             return start + (slot - 1) * _SLOT_MS + _within_slot(before) + 100 + dice.below(400)
         return start + slot * _SLOT_MS + _within_slot(dice)
 
-    def message(self, page: int, conversation: int, n: int) -> Message:
+    def _new_message(self, page: int, conversation: int, n: int) -> Message:
         """A message of the past, as it was when the world began: edits have been made, their text stands."""
         dice = Dice(self.seed, _MESSAGE, page, conversation, n)
         at = self.sent_at(page, conversation, n)

@@ -104,7 +104,9 @@ def message_item(parties: Parties, message: Message, cdn: Cdn, *, sticker_pairs:
         return parties.item("postback", message.at, {"postback": postback}, mid=message.mid)
     body: dict[str, Any] = {"mid": message.mid}
     if message.is_from_page:
-        body = {"is_echo": True, "mid": message.mid}
+        # Meta's own sample of an echo in standby has the mid without its prefix (webhooks sheet, section 4)
+        mid = message.mid.removeprefix("m_") if parties.via == "standby" else message.mid
+        body = {"is_echo": True, "mid": mid}
     if message.text is not None:
         body["text"] = message.text
     body.update(extra)

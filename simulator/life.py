@@ -28,7 +28,8 @@ class Life:
         self._page_ids = list(page_ids or (page.id for page in world.pages))
         self._recent: deque[tuple[str, str, str]] = deque(maxlen=RECENT)  # page_id, psid, mid
         shares: tuple[tuple[int, Callable[[str], list[Item]]], ...] = (
-            (34, self._person_writes),
+            (33, self._person_writes),
+            (1, self._person_sends_something_unsupported),
             (5, self._person_attaches),
             (4, self._person_replies),
             (3, self._person_taps),
@@ -74,6 +75,9 @@ class Life:
 
     def _person_attaches(self, page_id: str) -> list[Item]:
         return self._world.person_sends(page_id, attachments=self._world.some_attachments())
+
+    def _person_sends_something_unsupported(self, page_id: str) -> list[Item]:
+        return self._world.person_sends(page_id, is_unsupported=True)
 
     def _person_replies(self, _: str) -> list[Item]:
         page_id, psid, mid = self._any_recent()

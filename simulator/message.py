@@ -14,7 +14,8 @@ MAX_EDITS = 5  # the client's limit (webhooks sheet, 5.3)
 class Message(NamedTuple):
     """A message as it was sent. `at` is in epoch milliseconds; `is_live` when webhooks told of it.
 
-    `extra` is what only webhooks carry: `quick_reply`, `referral`, `app_id`, `metadata`, `postback`.
+    `extra` is what only webhooks carry: `quick_reply`, `referral`, `app_id`, `metadata`, `postback`; and
+    `is_unsupported`, which Graph shows too.
     """
 
     n: int

@@ -164,6 +164,7 @@ _MESSAGE: dict[str, Callable[[Reading, Thread, State], Any]] = {
     "shares": _shares,
     "tags": _tags,
     "reactions": _reactions,
+    "is_unsupported": lambda _, __, state: (state.message.extra or {}).get("is_unsupported"),
     "reply_to": lambda _, __, state: {"id": state.message.reply_to} if state.message.reply_to else None,
 }
 

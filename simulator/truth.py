@@ -75,7 +75,8 @@ class MessageTruth:
 class ConversationTruth:
     """A conversation that must have a row. The last message is the newest by (time, mid) that was not unsent.
 
-    Watermarks and owner are told by webhooks only; `owner_app_id` is None until a handover.
+    Watermarks and owner are told by webhooks only, and are those of now, whatever moment was asked for; `owner_app_id`
+    is None until a handover.
     """
 
     page_id: str

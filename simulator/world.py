@@ -91,11 +91,19 @@ class World(Places):
         reply_to: str | None = None,
         quick_reply: str | None = None,
         referral: dict[str, Any] | None = None,
+        is_unsupported: bool = False,
     ) -> list[Item]:
-        """A person writes to a Page; without text and attachments, something. Without `psid`, somebody."""
+        """A person writes to a Page; without text and attachments, something. Without `psid`, somebody.
+
+        What is unsupported has neither; there is no more of it at either door than that.
+        """
         extra: dict[str, Any] = {"quick_reply": {"payload": quick_reply}} if quick_reply is not None else {}
         if referral is not None:
             extra["referral"] = referral
+        if is_unsupported:
+            if text is not None or attachments:
+                raise WorldError("what is unsupported has neither text nor attachments")
+            extra["is_unsupported"] = True
         return self._send(page_id, psid, False, text, attachments, reply_to, extra)
 
     def page_sends(
@@ -133,7 +141,7 @@ class World(Places):
         extra: dict[str, Any],
     ) -> list[Item]:
         thread = self._thread_of(page_id, psid if psid is not None else self.somebody(page_id))
-        if text is None and not attachments:
+        if text is None and not attachments and "is_unsupported" not in extra:
             text = some_text(self._dice)
         n = thread.next_n
         at = max(self.now_ms(), thread.updated_at() or 0)

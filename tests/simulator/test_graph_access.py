@@ -157,6 +157,9 @@ async def test_a_user_lists_all_pages_with_their_tokens_page_by_page(call: Calle
         (p.id, p.access_token) for p in call.graph.world.pages
     ]
     assert "MESSAGING" in rows[0]["tasks"]
+    few = await call.all("me/accounts", token=user, limit=1, fields="id,name")
+    assert few == [{"id": p.id, "name": p.name} for p in call.graph.world.pages]
+    assert (await call.error("me/accounts", token=user, fields="id,fans"))["code"] == 100
     assert (await call.json("me", token=user))["name"]
 
 

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from simulator import Life, TurnedClock, World, WorldError
+from simulator import Attachment, Life, TurnedClock, World, WorldError
+from simulator.attachments import KINDS as KINDS_OF_ATTACHMENTS
+from simulator.attachments import graph_node, graph_share, webhook_forms
+from simulator.events import KINDS
+from simulator.items import ALL_FIELDS, FIELDS
 
 if TYPE_CHECKING:
     from simulator import Item
@@ -137,6 +141,8 @@ def test_after_a_handover_items_come_as_standby_without_payloads(world: World) -
     (tap,) = world.postback(page_id, psid, title="Start", payload="SECRET")
     assert (tap.via, tap.field) == ("standby", "standby")
     assert tap.value["postback"] == {"mid": tap.mid, "title": "Start"}
+    (echo,) = world.page_sends(page_id, psid)
+    assert f"m_{echo.value['message']['mid']}" == echo.mid  # as in Meta's sample, without its prefix
     world.take_back(page_id, psid)
     assert world.person_sends(page_id, psid)[0].via == "messaging"
 
@@ -155,6 +161,53 @@ def test_the_truth_of_an_earlier_moment_can_be_asked(world: World, clock: Turned
     assert (then[mid].text, then[mid].is_deleted) == ("before", False)
     assert psid not in {c.psid for c in world.true_conversations(page_id, moment)}
     assert psid in {c.psid for c in world.true_conversations(page_id)}
+
+
+def test_what_is_unsupported_has_nothing_but_its_id(world: World) -> None:
+    page_id = world.pages[0].id
+    (item,) = world.person_sends(page_id, is_unsupported=True)
+    assert item.value["message"] == {"mid": item.mid, "is_unsupported": True}
+    with pytest.raises(WorldError):
+        world.person_sends(page_id, text="hello", is_unsupported=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_event_without_trace_has_a_field_to_subscribe_to_and_changes_no_truth(world: World, kind: str) -> None:
+    page_id = world.pages[0].id
+    before = world.truth(page_id)
+    (item,) = world.event(page_id, kind, next(world.threads(world.pages[0])).psid)
+    assert item.field in ALL_FIELDS
+    assert item.page_id == page_id
+    assert world.truth(page_id) == before
+
+
+def test_an_event_of_no_known_kind_is_refused_with_the_list(world: World) -> None:
+    with pytest.raises(WorldError, match=", ".join(KINDS)):
+        world.event(world.pages[0].id, "wedding")
+
+
+def test_life_brings_every_kind_of_item_and_of_attachment() -> None:
+    world, items = World(2, now=TurnedClock()), []
+    life = Life(world, seed=2)
+    for _ in range(6_000):
+        items += life.happen()
+    assert {item.kind for item in items} == set(FIELDS)
+    assert {item.via for item in items} == {"messaging", "standby", "changes", "calls"}
+    attachments = [a for item in items for a in item.value.get("message", {}).get("attachments", ())]
+    assert {a["type"] for a in attachments} == {Attachment(kind, 1).webhook_type for kind in KINDS_OF_ATTACHMENTS}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ATTACHMENTS)
+def test_an_attachments_identity_stands_in_both_doors_forms_of_it_and_in_no_others(world: World, kind: str) -> None:
+    one, other = Attachment(kind, 123_456_789_012_345), Attachment(kind, 987_654_321_098_765)
+    for pairs in (False, True):
+        forms = webhook_forms(one, world.cdn, 1_788_000_000, sticker_pairs=pairs)
+        assert all(one.identity in str(form) and other.identity not in str(form) for form in forms)
+        assert len(forms) == (2 if pairs and kind == "sticker" else 1)
+    shown = [graph_node(one, world.cdn, 1_788_000_000), graph_share(one)]
+    by_graph = [str(form) for form in shown if form is not None]
+    assert all(one.identity in form for form in by_graph)
+    assert (one.graph_type is None) == (not by_graph and kind != "sticker")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from simulator import Graph, serving
+
+if TYPE_CHECKING:
+    from simulator import TurnedClock, World
+
+
+async def test_a_served_graph_sends_the_worlds_date_and_no_other(graph: Graph, clock: TurnedClock) -> None:
+    async with serving(graph.app) as url, httpx.AsyncClient(base_url=url) as http:
+        response = await http.get("/v26.0/me", params={"access_token": graph.world.pages[0].access_token})
+    (date,) = response.headers.get_list("date")
+    assert parsedate_to_datetime(date) == clock()
+    assert response.json()["id"] == graph.world.pages[0].id
+
+
+async def test_the_next_link_of_a_served_graph_can_be_followed(graph: Graph) -> None:
+    page = graph.world.pages[0]
+    async with serving(graph.app) as url, httpx.AsyncClient(base_url=url) as http:
+        first = await http.get(f"/v26.0/{page.id}/conversations", params={"access_token": page.access_token})
+        second = await http.get(first.json()["paging"]["next"])
+    assert second.json()["data"]
+    assert second.json()["data"] != first.json()["data"]
+
+
+async def test_a_call_that_times_out_is_never_answered(world: World) -> None:
+    graph = Graph(world)
+    graph.faults.add("timeout#1x1")
+    query = {"access_token": world.pages[0].access_token}
+    async with serving(graph.app) as url, httpx.AsyncClient(base_url=url) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.get("/v26.0/me", params=query, timeout=httpx.Timeout(30, read=0.05))
+        assert (await http.get("/v26.0/me", params=query)).status_code == 200
+
+
+async def test_a_port_that_is_taken_is_an_error(graph: Graph) -> None:
+    async with serving(graph.app) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+            async with serving(graph.app, port=port):
+                pass
