@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.webhook.projection import Door
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from sql.deliveries import JournalFilter
     from sql.pool import Pool
+
+DELIVERIES_AT_ONCE = 50  # each may have 4 MiB
 
 
 class Replayed(NamedTuple):
@@ -36,13 +39,17 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
     ingestor = Ingestor(pool, replaying=True)
     deliveries = still_dead = 0
     counts = Counts()
-    async for rows in all_deliveries(pool, which):
-        group = [_ingest(row) for row in rows]
+    async for rows in all_deliveries(pool, which, chunk=DELIVERIES_AT_ONCE):
+        group = await asyncio.to_thread(_read, rows)  # webhooks that come in meanwhile must not wait
         counts += await ingestor.write(group)
         deliveries += len(group)
         async with pool.acquire() as connection:  # not what was read: Postgres may refuse what reads well
             still_dead += await count_dead(connection, [(delivery.day, delivery.id) for delivery in group])
     return Replayed(deliveries, still_dead, counts.inserted, counts.updated)
+
+
+def _read(rows: list[asyncpg.Record]) -> list[Ingest]:
+    return [_ingest(row) for row in rows]
 
 
 def _ingest(row: asyncpg.Record) -> Ingest:
