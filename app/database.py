@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -56,7 +56,15 @@ async def migrated_database(settings: DatabaseSettings) -> AsyncIterator[str]:
 
     """
     held = database(settings)
-    dsn = await asyncio.to_thread(held.__enter__)
+    entering = asyncio.create_task(asyncio.to_thread(held.__enter__))
+    try:
+        dsn = await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        # the thread can't be stopped: what it starts is not left running
+        with suppress(Exception):
+            await entering
+            await asyncio.to_thread(held.__exit__, None, None, None)
+        raise
     try:
         await prepare(dsn)
         yield dsn

@@ -56,7 +56,7 @@ def test_a_message_of_a_person_is_inbound_and_sent_at_graphs_second() -> None:
         SENT_BY_GRAPH_CLOCK,
     )
     assert made.sync_seen_at == NOW
-    assert made.original is made.edits is made.links is made.webhook_seen_at is made.deleted_at is None
+    assert {made.original, made.edits, made.links, made.webhook_seen_at, made.deleted_at} == {None}
     assert json.loads(made.graph or "") == {"text": [AT_MS, "hello"]}
 
 
