@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sql.batches import ROWS_PER_STATEMENT, columns, first_two, passes
-from sql.rows import Counts
+from sql.rows import Counts, Message
 from sql.upsert_reactions import apply_reaction_snapshots, delete_reactions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from sql.batches import Key
-    from sql.rows import Message
     from sql.upsert import Connection
+
+
+_UNSET = Message("", "", None)
+_DELETED = slice(7, 9)
+_REGISTERS = slice(9, 13)
+_DELIVERY = 15
+
+
+def folded(rows: Iterable[Message]) -> list[Message]:
+    """Join rows that tell different things of one message, so that one statement takes them.
+
+    What tells the same thing twice is left as it is: to choose is the database's functions' affair.
+    """
+    by_key: dict[tuple[str, str], Message] = {}
+    others = []
+    for row in rows:
+        key = (row.page_id, row.mid)
+        known = by_key.get(key)
+        joined = row if known is None else _joined(known, row)
+        if joined is None:
+            others.append(row)
+        else:
+            by_key[key] = joined
+    return [*by_key.values(), *others]
+
+
+def _joined(a: Message, b: Message) -> Message | None:
+    """Both rows in one; None where a rule of merging would be needed."""
+    if a.deleted_at is not None and b.deleted_at is not None and a[_DELETED] != b[_DELETED]:
+        return None
+    values: list[Any] = []
+    for of_a, of_b, unset in zip(a[:_DELIVERY], b, _UNSET, strict=False):
+        if of_a not in (unset, of_b) and of_b != unset:
+            return None
+        values.append(of_a if of_a != unset else of_b)
+    if values[_DELETED.start] is not None and any(values[_REGISTERS]):
+        return None
+    brought_by = a if a.delivery_id is not None else b
+    return Message._make([*values, brought_by.delivery_day, brought_by.delivery_id])
 
 
 async def upsert_messages(
@@ -29,7 +68,7 @@ async def upsert_messages(
     updated: set[Key] = set()
     repaired: set[Key] = set()
     learnt: set[tuple[str, str, str]] = set()
-    for chunk in passes(rows, first_two, ROWS_PER_STATEMENT):
+    for chunk in passes(folded(rows), first_two, ROWS_PER_STATEMENT):
         stored = await connection.fetch(
             """
             INSERT INTO messages AS m (

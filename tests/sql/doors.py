@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,7 +11,6 @@ from app.webhook.projection import Door
 from app.webhook.reader import read_body
 from reconciler.graph.payload import ConversationNode, MessageNode
 from reconciler.graph.rows import conversation_row, message_row, person_of, thread_row
-from sql.json_values import dumps
 from sql.rows import Row, Rows
 from sql.upsert import upsert
 
@@ -59,7 +59,7 @@ def delivered(
     entry: dict[str, Any] = {"id": page_id, via: list(items)}
     if entry_time is not None:
         entry["time"] = ms(entry_time)
-    body = dumps({"object": kind, "entry": [entry]}).encode()
+    body = json.dumps({"object": kind, "entry": [entry]}).encode()
     received_at = at(received)
     reading = read_body(body, Door(received_at, received_at.date(), UUID(int=number)))
     assert not reading.dead_letters, reading.dead_letters

@@ -33,6 +33,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self.pid = connection.get_server_pid()
         self.retries = 0
+        self.is_ready = False  # to commit
 
     async def start(self, facts: Iterable[list[Row]]) -> None:
         """Begin; it stops before the first statement."""
@@ -49,7 +50,9 @@ class Writer:
         for attempt in range(RETRIES):
             try:
                 async with self._connection.transaction():
+                    self.is_ready = False
                     await upsert(cast("Connection", self), rows)
+                    self.is_ready = True
                     await self._gate()
             except Exception as error:
                 if refusal_of(error) is not Refusal.RETRY or _is_deadlock(error) or attempt == RETRIES - 1:
@@ -101,6 +104,13 @@ class Writer:
             if blocked and not self._arrived.is_set():
                 return False
         return self.retries == retries
+
+    async def reaches_commit(self, other: Writer) -> bool:
+        """Step on to the commit. Returns whether that was reached: else it waits for the other's locks."""
+        while not self.is_ready:
+            if not await self.step(other):
+                return False
+        return True
 
     async def abandon(self) -> None:
         """End it, done or not."""

@@ -1,0 +1,186 @@
+"""Two connections at once: whoever commits first, the rows are the same, nobody waits in a circle, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sql.errors import Refusal, refusal_of
+from tests.sql.doors import (
+    answered,
+    delivered,
+    echoed,
+    edited,
+    item,
+    ms,
+    node,
+    reacted,
+    said,
+    stub,
+    thread,
+    unreacted,
+    unsent,
+    write,
+)
+from tests.sql.mirrored import empty, mirrored, outcome
+from tests.sql.stepping import Writer, race
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from sql.rows import Row
+    from sql.upsert import Connection
+
+    Connections = list[asyncpg.Connection[asyncpg.Record]]
+
+NOBODY: dict[str, Any] = {"from": None, "to": None}
+PICTURE = {"type": "image", "payload": {"url": "https://a.example/1"}}
+HEART = {"data": [{"reaction": "❤", "users": [{"id": "7001"}]}]}
+NOBODYS = {key: value for key, value in unsent(seconds=6).items() if key != "sender"}
+
+# what a transaction may hold, all about one message, its conversation or its thread
+GROUPS: dict[str, list[list[Row]]] = {
+    "message": [delivered(said("hello", attachments=[PICTURE]))],
+    "another message": [delivered(said("newer", mid="m_two", seconds=9))],
+    "echo": [delivered(echoed("hello"))],
+    "edit": [delivered(edited("edited", seconds=5))],
+    "unsend": [delivered(unsent(seconds=6))],
+    "unsend of nobody": [delivered(NOBODYS)],
+    "reaction": [delivered(reacted("❤", seconds=5))],
+    "removal": [delivered(unreacted(seconds=5))],
+    "receipt": [delivered(item("read", {"watermark": ms(5)}, seconds=None))],
+    "postback": [delivered(item("postback", {"mid": "m_one", "title": "Buy", "payload": "p"}))],
+    "event": [delivered(item("referral", {"ref": "r"}))],
+    "thread": [answered(node("graph", mid="m_two"), listed=thread(updated=3))],
+    "list of reactions": [answered(node("graph", reactions=HEART), observed=4, reactions_asked=True)],
+    "thread of nobody": [answered(node("graph", **NOBODY), stub(mid="m_two"), listed=thread(person=None, updated=4))],
+    "everything of the webhook": [delivered(said("a"), edited("b", seconds=1), reacted("❤"), said("c", mid="m_two"))],
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+async def test_whoever_commits_first_the_rows_are_the_same(writers: Connections, name: str) -> None:
+    watcher = writers[0]
+    for other in GROUPS.values():
+        told = [*GROUPS[name], *other]
+        expected = await outcome(watcher, told, [[n] for n in range(len(told))])
+        for groups in ((GROUPS[name], other), (other, GROUPS[name])):
+            first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
+            await first.start(groups[0])
+            await second.start(groups[1])
+            assert await first.reaches_commit(second)
+            if await second.reaches_commit(first):
+                await second.step(first)  # nothing of the first's was in its way: it commits before
+            await race(first, second, [])
+            assert await mirrored(watcher) == expected
+            await empty(watcher)
+
+
+async def test_writers_of_one_conversation_wait_for_each_other(writers: Connections) -> None:
+    watcher = writers[0]
+    first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
+    await first.start([delivered(said("a", mid="m_a", seconds=1))])
+    await second.start([delivered(said("b", mid="m_b", seconds=2))])
+    assert await first.reaches_commit(second)
+    assert not await second.reaches_commit(first)
+    await race(first, second, [])
+    [conversation] = (await mirrored(watcher))["conversations"]
+    assert conversation["last_message_mid"] == "m_b"
+
+
+def many(count: int, *, name: str) -> list[list[Row]]:
+    """Messages of many persons, more than a statement takes."""
+    rows = []
+    for n in range(count):
+        message = item("message", {"mid": f"m_{n:04}", "text": name}, person=f"9{n:04}", seconds=n)
+        rows.append(delivered(message, item("referral", {"ref": f"{name} {n}"}, person=f"9{n:04}", seconds=n)))
+    return rows
+
+
+async def test_writers_of_the_same_keys_in_opposite_order_never_wait_in_a_circle(writers: Connections) -> None:
+    watcher = writers[0]
+    first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
+    rows, others = many(520, name="a"), many(520, name="b")
+    await first.start(rows)
+    await second.start(others[::-1])
+    await race(first, second, [True, False] * 40)
+    stored = await mirrored(watcher)
+    assert (len(stored["conversations"]), len(stored["conversation_events"])) == (520, 1040)
+    assert {m["text"] for m in stored["messages"]} == {"b"}
+
+
+async def test_a_late_lock_that_is_not_free_is_not_waited_for(writers: Connections) -> None:
+    watcher = writers[0]
+    await write(watcher, answered(node("graph", **NOBODY), listed=thread(person=None)))
+    webhook, graph = Writer(writers[1], watcher), Writer(writers[2], watcher)
+    await webhook.start([delivered(said("hello"))])
+    await graph.start([answered(node("older", mid="m_two", **NOBODY), listed=thread(person=None))])
+    for _ in range(2):  # the thread is locked, its messages are not
+        assert await graph.step(webhook)
+    assert not await webhook.reaches_commit(graph)
+    assert webhook.retries == 1
+    assert await graph.reaches_commit(webhook)
+    await race(webhook, graph, [])
+    stored = await mirrored(watcher)
+    assert {m["psid"] for m in stored["messages"]} == {"7001"}
+    assert [c["psid"] for c in stored["conversations"]] == ["7001"]
+
+
+# -- all at once --------------------------------------------------------------------------------------------------
+
+
+async def write_until_stored(connection: Connection, facts: list[list[Row]]) -> None:
+    """Write as the product does, which tries once more where only the moment was bad; a deadlock is no such moment."""
+    for attempt in range(200):
+        try:
+            await write(connection, *facts)
+        except Exception as error:
+            if refusal_of(error) is not Refusal.RETRY or getattr(error, "sqlstate", "") == "40P01" or attempt == 199:
+                raise
+        else:
+            return
+
+
+def busy_world(random: Random) -> list[list[Row]]:
+    """Threads that name nobody at first, their messages by both doors, placeholders before their messages."""
+    told: list[list[Row]] = []
+    for t in range(6):
+        person, thread_id = f"7{t:03}", f"t_{t:03}"
+        mids = [f"m_{t:03}_{n}" for n in range(5)]
+        nobodys = [node(mid, mid=mid, seconds=n, **NOBODY) for n, mid in enumerate(mids)]
+        told += [
+            answered(*nobodys[:3], listed=thread(person=None, updated=t), thread_id=thread_id),
+            answered(*nobodys[2:], thread_id=thread_id, observed=101),
+            answered(listed=thread(person=person, updated=t + 1), thread_id=thread_id, observed=102),
+        ]
+        for n, mid in enumerate(mids):
+            message = item("message", {"mid": mid, "text": mid}, person=person, seconds=n + 0.5)
+            told += [
+                delivered(message),
+                delivered(message, number=2, via="standby"),
+                delivered(reacted("❤", mid=mid, person=person, seconds=n + 1)),
+                delivered(item("message_edit", {"mid": mid, "text": "e", "num_edit": 1}, person=person, seconds=n + 2)),
+            ]
+        told.append(delivered(item("message", {"mid": mids[0], "is_deleted": True}, person=person, seconds=99)))
+        told.append(delivered(item("read", {"watermark": ms(t)}, person=person, seconds=None)))
+    random.shuffle(told)
+    return told
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_writers_at_once_lose_nothing_and_never_deadlock(writers: Connections, seed: int) -> None:
+    random = Random(seed)
+    told = busy_world(random)
+    expected = await outcome(writers[0], told, [[*range(len(told))]])
+
+    async def write_all(connection: Connection, order: list[int]) -> None:
+        while order:
+            batch, order = order[:12], order[12:]
+            await write_until_stored(connection, [told[n] for n in batch])
+
+    orders = [random.sample(range(len(told)), len(told)) for _ in range(3)]
+    await asyncio.gather(*(write_all(c, order) for c, order in zip(writers[1:4], orders, strict=True)))
+    assert await mirrored(writers[0]) == expected
