@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from app.webhook.event import CHANGE_KINDS, EVENT_KINDS, event_rows
 from app.webhook.items import text_id
 from app.webhook.message import conversation_rows, message_rows
 from app.webhook.payload import EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
 from sql.json_values import canonical, dumps
 from sql.mids import canonical_mid
-from sql.rows import Conversation, Event, Message, Reaction, Row
+from sql.rows import Conversation, Message, Reaction, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,64 +47,10 @@ class ItemError(ValueError):
     """The item can't be read: it becomes a dead letter."""
 
 
-# keys of an item, besides those that become state, that are events; the name is the kind
-EVENT_KINDS = {
-    "account_linking": "account_linking",
-    "app_roles": "app_roles",
-    "branded_camera": "branded_camera",
-    "call_permission_reply": "call_permission_reply",
-    "call_settings": "call_settings_update",
-    "call_settings_update": "call_settings_update",
-    "checkout_update": "checkout_update",
-    "form_id": "in_thread_lead_form_submit",
-    "game_play": "game_play",
-    "in_thread_lead_form_submit": "in_thread_lead_form_submit",
-    "message_context": "message_context",
-    "message_request": "message_request",
-    "message_template_status_update": "message_template_status_update",
-    "messaging_customer_information": "customer_information",
-    "messaging_feedback": "messaging_feedback",
-    "messaging_in_thread_lead_form_submit": "in_thread_lead_form_submit",
-    "optin": "optin",
-    "optout": "optout",
-    "order": "order",
-    "pass_thread_control": "pass_thread_control",
-    "payment": "payment",
-    "policy-enforcement": "policy_enforcement",
-    "policy_enforcement": "policy_enforcement",
-    "pre_checkout": "pre_checkout",
-    "referral": "referral",
-    "request_thread_control": "request_thread_control",
-    "response_feedback": "response_feedback",
-    "take_thread_control": "take_thread_control",
-    "marketing_message_clicks": "marketing_message_clicks",
-    "marketing_message_deliveries": "marketing_message_deliveries",
-    "marketing_message_delivery_failed": "marketing_message_delivery_failed",
-    "marketing_message_echoes": "marketing_message_echoes",
-    "marketing_message_reads": "marketing_message_reads",
-}
-# `changes[].field`, besides the keys above, of which the catalogue knows; the name is the kind
-CHANGE_KINDS = {
-    "business_integrity": "business_integrity",
-    "conversations": "conversations",
-    "feed": "feed",
-    "group_feed": "group_feed",
-    "inbox_labels": "inbox_labels",
-    "mention": "mention",
-    "messaging_integrity": "messaging_integrity",
-    "messaging_optouts": "optout",
-    "messaging_policy_enforcement": "policy_enforcement",
-    "messenger_template_status_update": "message_template_status_update",
-}
 _STATE_KEYS = {"message", "message_edit", "reaction", "postback", "delivery", "read"}
 # what stands beside a main key and tells about it; never a main key of its own
 _BESIDE_A_MESSAGE = ("prior_message", "hop_context", "lead", "is_self")
 _SIDE_KEYS = {"sender", "recipient", "timestamp", *_BESIDE_A_MESSAGE}
-# what an event must not hold in clear: each lets its bearer act for the person
-_SECRETS = {
-    "account_linking": {"authorization_code"},
-    "optin": {"notification_messages_token", "one_time_notif_token"},
-}
 
 
 class Context(NamedTuple):
@@ -155,7 +102,7 @@ def _item(raw: RawItem, value: dict[str, Any], door: Door) -> Projected:
         kinds.append("deleted" if item.message.is_deleted else "echo" if item.message.is_echo else "message")
         # a message alone stands beside sender, recipient and timestamp
         sides = {k: value[k] for k in _BESIDE_A_MESSAGE if value.get(k) is not None} if len(value) > 4 else {}
-        rows += message_rows(context, item.message, sides) or _event(context, "message", value, item.message.mid)
+        rows += message_rows(context, item.message, sides) or event_rows(context, "message", value, item.message.mid)
     if item.postback is not None:
         kinds.append("postback")
         rows += _postback(context, item.postback, value)
@@ -175,7 +122,7 @@ def _item(raw: RawItem, value: dict[str, Any], door: Door) -> Projected:
     named = [EVENT_KINDS[key] for key in sorted(others & EVENT_KINDS.keys())]
     unknown = tuple(sorted(others - EVENT_KINDS.keys() - _STATE_KEYS))
     if named or unknown or not kinds:
-        rows += _event(context, named[0] if named else "unknown", _without_state(context, value), _mid_in(value))
+        rows += event_rows(context, named[0] if named else "unknown", _without_state(context, value), _mid_in(value))
     kinds += named
     return Projected(rows, tuple(kinds) or ("unknown",), unknown)
 
@@ -230,7 +177,7 @@ def _postback(context: Context, postback: PostbackBody, value: dict[str, Any]) -
         # its identity, alike in messaging and standby: only the app that sent the button sees the payload
         moment = value.get("timestamp")
         identity = canonical([context.psid or value.get("sender"), moment, postback.title])
-        return _event(context, "postback", value, postback.mid, key="postback:" + sha256(identity).hexdigest())
+        return event_rows(context, "postback", value, postback.mid, key="postback:" + sha256(identity).hexdigest())
     body = postback.model_dump(exclude={"mid"}, exclude_none=True)
     original = {"text": postback.title, "postback": body} if postback.title else {"postback": body}
     if isinstance(body.get("referral"), dict):
@@ -256,7 +203,7 @@ def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(edit.mid, context.platform)
     # Instagram sends new messages as `message_edit` without text and often without sender (webhooks reference, 5.3)
     if edit.text is None:
-        return _event(context, "message_edit", value, mid)
+        return event_rows(context, "message_edit", value, mid)
     return [
         *conversation_rows(context),
         Message(
@@ -273,7 +220,7 @@ def _edit(context: Context, edit: EditBody, value: dict[str, Any]) -> list[Row]:
 def _reaction(context: Context, reaction: ReactionBody, value: dict[str, Any]) -> list[Row]:
     mid = canonical_mid(reaction.mid, context.platform)
     if context.sender is None:
-        return _event(context, "reaction", value, mid)
+        return event_rows(context, "reaction", value, mid)
     door = context.door
     is_removed = reaction.action == "unreact"
     return [
@@ -296,7 +243,7 @@ def _reaction(context: Context, reaction: ReactionBody, value: dict[str, Any]) -
 
 def _receipt(context: Context, kind: str, receipt: ReceiptBody, value: dict[str, Any]) -> list[Row]:
     if receipt.watermark is None or context.psid is None:
-        return _event(context, kind, value, receipt.mid)
+        return event_rows(context, kind, value, receipt.mid)
     conversation = Conversation(
         context.page_id,
         context.psid,
@@ -305,43 +252,6 @@ def _receipt(context: Context, kind: str, receipt: ReceiptBody, value: dict[str,
         read_watermark=receipt.watermark if kind == "read" else None,
     )
     return [conversation]
-
-
-def _event(
-    context: Context, kind: str, value: dict[str, Any], mid: str | None = None, *, key: str | None = None
-) -> list[Row]:
-    """Keep an item whole, but for its secrets. Its key is its identity, else its content.
-
-    Never the time at which Facebook sent it: that may differ when it sends the same item again.
-    """
-    door = context.door
-    event = Event(
-        context.page_id,
-        key or sha256(canonical(value)).hexdigest(),
-        context.psid,
-        kind,
-        context.via,
-        canonical_mid(mid, context.platform) if mid else None,
-        context.at,
-        context.is_estimated,
-        dumps(_without_secrets(value)),
-        door.received_at,
-        door.day,
-        door.id,
-    )
-    return [*conversation_rows(context), event]
-
-
-def _without_secrets(value: dict[str, Any]) -> dict[str, Any]:
-    """Put a fingerprint in a secret's place: alike for the same secret. The journal alone keeps what came."""
-    for key in value.keys() & _SECRETS.keys():
-        inner = value[key]
-        if isinstance(inner, dict):
-            secrets = {
-                k: f"sha256:{sha256(canonical(inner[k])).hexdigest()[:16]}" for k in inner.keys() & _SECRETS[key]
-            }
-            value = {**value, key: inner | secrets}
-    return value
 
 
 def _change(raw: RawItem, door: Door) -> Projected:
@@ -360,7 +270,7 @@ def _change(raw: RawItem, door: Door) -> Projected:
     time = inner.get("timestamp") or inner.get("created_time")
     psid = _person(raw.page_id, (party.get("id") for party in parties if isinstance(party, dict)))
     context = _context(raw, Item.model_construct(timestamp=read_time(time)), door)._replace(psid=psid)
-    event = _event(context, kind or "unknown", raw.value, _mid_in(inner))
+    event = event_rows(context, kind or "unknown", raw.value, _mid_in(inner))
     return Projected(event, (kind or "unknown",), () if kind else (f"changes:{field}",))
 
 
@@ -375,7 +285,7 @@ def _call(raw: RawItem, door: Door) -> Projected:
         session = call.get("session")
         version = session.get("version") if isinstance(session, dict) else None
         key = "call:" + sha256(canonical([call["id"], call["event"], call.get("call_status"), version])).hexdigest()
-    return Projected(_event(context, "call", call, key=key), ("call",))
+    return Projected(event_rows(context, "call", call, key=key), ("call",))
 
 
 def _person(page_id: str, ids: Iterable[object]) -> str | None:

@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 
 from app.webhook import projection, reader
+from app.webhook.event import CHANGE_KINDS, EVENT_KINDS
 from app.webhook.payload import MAX_ID, MAX_MID, milliseconds, read_time
-from app.webhook.projection import CHANGE_KINDS, EVENT_KINDS, Door
+from app.webhook.projection import Door
 from app.webhook.reader import read_body
 from sql.rows import Event, Message, Reaction
 from tests.app.webhook.support import MID, PAGE, PSID, SENT_AT, delivery_of, escaped, text_item
