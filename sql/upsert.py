@@ -58,7 +58,7 @@ async def upsert(
     persons: Persons = {}
     moves: Moves = []
     if rows.threads:
-        persons, moves = await upsert_threads(connection, rows.threads, messages, now)
+        persons, moves = await upsert_threads(connection, rows.threads, now)
         conversations = [c._replace(psid=persons.get((c.page_id, c.psid), c.psid)) for c in conversations]
         messages = [m._replace(psid=persons.get((m.page_id, m.psid or ""), m.psid)) for m in messages]
     named = _all_conversations(conversations, messages, rows.events, moves)

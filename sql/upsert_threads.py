@@ -9,17 +9,15 @@ from sql.batches import CONVERSATIONS_PER_STATEMENT, chunks, columns
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sql.rows import Message, Thread
+    from sql.rows import Thread
     from sql.upsert import Connection
 
 Persons: TypeAlias = dict[tuple[str, str], str]  # {(page_id, thread_id): psid}
 Moves: TypeAlias = list[tuple[str, str, str]]  # (page_id, thread_id, psid)
 
 
-async def upsert_threads(
-    connection: Connection, threads: list[Thread], messages: list[Message], now: datetime
-) -> tuple[Persons, Moves]:
-    """Find out whose each thread is and lock its row.
+async def upsert_threads(connection: Connection, threads: list[Thread], now: datetime) -> tuple[Persons, Moves]:
+    """Store whose each thread is, as far as it was told, and lock its row.
 
     Returns the persons that are known, and which of their conversations still stand under the thread's id.
     """
@@ -27,10 +25,6 @@ async def upsert_threads(
     for page_id, thread_id, psid in threads:
         known = told.get((page_id, thread_id))
         told[page_id, thread_id] = max(known, psid) if known and psid else known or psid
-    unknown = {key for key, psid in told.items() if psid is None}
-    if unknown:
-        mids = [(m.page_id, m.thread_id, m.mid) for m in messages if (m.page_id, m.thread_id) in unknown]
-        told.update(await _persons_by_message(connection, mids))
     rows = sorted((page_id, thread_id, psid or thread_id) for (page_id, thread_id), psid in told.items())
     persons: Persons = {}
     moves: Moves = []
@@ -64,20 +58,3 @@ async def upsert_threads(
             if has_stand_in:
                 moves.append((page_id, thread_id, psid))
     return persons, moves
-
-
-async def _persons_by_message(connection: Connection, mids: list[tuple[str, str | None, str]]) -> Persons:
-    """Whose a thread is, by a stored message of it that names a person."""
-    if not mids:
-        return {}
-    found = await connection.fetch(
-        """
-        SELECT n.page_id, n.thread_id, max(m.psid) AS psid
-        FROM unnest($1::text[], $2::text[], $3::text[]) AS n (page_id, thread_id, mid)
-        JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
-        WHERE m.psid <> n.thread_id AND m.psid IS DISTINCT FROM m.thread_id
-        GROUP BY n.page_id, n.thread_id
-        """,
-        *columns(mids),
-    )
-    return {(r["page_id"], r["thread_id"]): r["psid"] for r in found}
