@@ -16,4 +16,5 @@ COMMIT_SECONDS = Histogram("mirror_commit_seconds", "Time of one group's transac
 GROUPS_FAILED = Counter("mirror_groups_failed", "Groups that Postgres did not commit")
 QUEUE_BYTES = Gauge("mirror_queue_bytes", "Bytes of bodies that wait for a transaction", multiprocess_mode="livesum")
 RUNS = Counter("mirror_sync_runs", "Sync runs that ended, by kind and state", ["kind", "state"])
+SUBSCRIPTIONS_REPAIRED = Counter("mirror_subscriptions_repaired", "Pages whose webhook fields had been dropped")
 GRAPH_CALLS = Counter("mirror_graph_calls", "Calls of the Graph API by outcome", ["outcome"])

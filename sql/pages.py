@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
     from sql.upsert import Connection
 
-SHOWN = """
-    page_id, name, state, state_reason, subscribed_at, watermark, last_synced_at, next_sync_at, created_at, updated_at
+_SHOWN = """
+    SELECT
+        p.page_id, p.name, p.state, p.state_reason, p.subscribed_at, p.watermark, p.last_synced_at, p.next_sync_at,
+        s.last_webhook_at, s.checked_at AS subscription_checked_at, s.subscribed_fields, s.refused_fields,
+        s.error AS subscription_error, p.created_at, p.updated_at
+    FROM facebook_pages AS p LEFT JOIN page_subscriptions AS s ON s.page_id = p.page_id
+    WHERE p.state <> 'removed'
 """
 
 
@@ -72,14 +77,12 @@ async def put_page(
 
 async def list_pages(connection: Connection) -> list[asyncpg.Record]:
     """Every Page that was not removed, without its token."""
-    return await connection.fetch(f"SELECT {SHOWN} FROM facebook_pages WHERE state <> 'removed' ORDER BY page_id")
+    return await connection.fetch(f"{_SHOWN} ORDER BY p.page_id")
 
 
 async def show_page(connection: Connection, page_id: str) -> asyncpg.Record | None:
     """One Page, without its token; None when unknown or removed."""
-    return await connection.fetchrow(
-        f"SELECT {SHOWN} FROM facebook_pages WHERE page_id = $1 AND state <> 'removed'", page_id
-    )
+    return await connection.fetchrow(f"{_SHOWN} AND p.page_id = $1", page_id)
 
 
 async def read_page(connection: Connection, page_id: str) -> Page | None:

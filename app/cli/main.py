@@ -21,6 +21,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,  # the pretty ones print local variables, and tokens are among them
 )
 cli.command("serve")(serve.serve)
+cli.command("reconcile")(serve.reconcile)
 cli.command("demo")(demo.demo)
 cli.command("migrate")(serve.migrate)
 cli.add_typer(pages.cli, name="pages")

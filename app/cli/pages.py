@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 
 from app.adding import add_page
-from app.asgi import graph_client
 from app.checking import check_page
 from app.cli.session import console, opened, read_settings
+from app.reconciling import graph_client, new_watchdog
 from app.settings import DatabaseSettings, Settings
 from reconciler.tokens import TokenBox
 from sql.pages import list_pages, remove_page
@@ -42,8 +42,11 @@ def add(
     async def work() -> None:
         async with opened(settings) as pool, graph_client(settings) as graph:
             tokens = TokenBox(settings.encryption_keys)
+            watchdog = new_watchdog(settings, pool, graph, tokens)
             added, is_new = await add_page(pool, graph, tokens, token, page_id=page_id, name=name)
+            troubles = await check_page(pool, graph, tokens, watchdog, added)
         console.print(f"Page {added} added" if is_new else f"Page {added} has a new token and is active")
+        console.print("; ".join(troubles) if troubles else "its webhooks are subscribed", markup=False)
 
     asyncio.run(work())
 
@@ -82,7 +85,10 @@ def remove(page_id: Annotated[str, typer.Argument(help="the Page's id")]) -> Non
 
 @cli.command()
 def check(page_id: Annotated[str | None, typer.Argument(help="all when absent")] = None) -> None:
-    """Ask Graph about each Page's token and webhook subscription. Exits with 1 when something is wrong."""
+    """Ask Graph about each Page's token and webhooks, and subscribe what is missing.
+
+    Exits with 1 when something stays wrong.
+    """
     settings = read_settings(Settings)
 
     async def work() -> list[tuple[str, list[str]]]:
@@ -90,9 +96,8 @@ def check(page_id: Annotated[str | None, typer.Argument(help="all when absent")]
             async with pool.acquire() as connection:
                 pages = [p["page_id"] for p in await list_pages(connection) if page_id in {None, p["page_id"]}]
             tokens = TokenBox(settings.encryption_keys)
-            return [
-                (page, await check_page(pool, graph, tokens, page, app_id=settings.facebook_app_id)) for page in pages
-            ]
+            watchdog = new_watchdog(settings, pool, graph, tokens)
+            return [(page, await check_page(pool, graph, tokens, watchdog, page)) for page in pages]
 
     found = asyncio.run(work())
     if not found:

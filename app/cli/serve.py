@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
 from typing import Annotated
 
 import typer
 import uvicorn
 
+from app.asgi import OTHER_CONNECTIONS
 from app.cli.session import console
-from app.database import database, prepare
+from app.database import database, migrated_database, prepare
 from app.health import MULTIPROCESS_DIR
 from app.logs import configure_logging
+from app.reconciling import graph_client, reconciler
 from app.settings import DatabaseSettings, Settings, load_settings
+from reconciler.schedule import scheduled
+from reconciler.tokens import TokenBox
+from sql.pool import open_pool
 
 GRACE_SECONDS = 20  # for requests in flight; each webhook among them is committed or told 503 well before
 
@@ -44,6 +50,27 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
+
+
+def reconcile() -> None:
+    """Only sync, and receive nothing: any number of these share the work with each other and with `serve`."""
+    settings = load_settings(Settings)
+    configure_logging(settings.log_level)
+    asyncio.run(_reconcile(settings))
+
+
+async def _reconcile(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with (
+        migrated_database(settings) as dsn,
+        open_pool(dsn, max_size=OTHER_CONNECTIONS) as pool,
+        graph_client(settings) as graph,
+        reconciler(settings, pool, graph, TokenBox(settings.encryption_keys)) as (_, jobs),
+        scheduled(jobs),
+    ):
+        await stop.wait()
 
 
 def migrate() -> None:

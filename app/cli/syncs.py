@@ -11,8 +11,8 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.asgi import graph_client, new_worker
 from app.cli.session import console, instant, opened, read_settings
+from app.reconciling import graph_client, new_worker
 from app.settings import Settings
 from reconciler.tokens import TokenBox
 from sql.backfills import create_backfill, runs_of_backfill

@@ -26,7 +26,7 @@ from app.webhook.signature import HEADER, matching_secret
 from sql.ingest import Ingest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from prometheus_client import Counter
     from starlette.types import Message, Receive, Scope, Send
@@ -57,8 +57,16 @@ class BodyTooLargeError(Exception):
 class Receiver:
     """The endpoint. `secrets` are the app's, current first; without any, nothing is let in."""
 
-    def __init__(self, group_commit: GroupCommit, *, secrets: Sequence[str], verify_tokens: Sequence[str]) -> None:
+    def __init__(
+        self,
+        group_commit: GroupCommit,
+        *,
+        secrets: Sequence[str],
+        verify_tokens: Sequence[str],
+        on_stored: Callable[[Ingest], None] = lambda _delivery: None,
+    ) -> None:
         self._group_commit = group_commit
+        self._on_stored = on_stored
         self._secrets = [secret.encode() for secret in secrets]
         self._verify_tokens = [token.encode() for token in verify_tokens]
         self._random = random.SystemRandom().getrandbits(64)
@@ -113,11 +121,13 @@ class Receiver:
         if which > 0:
             metrics.DELIVERIES.labels("previous_secret").inc()
         try:
-            await self._group_commit.commit(await self._ingest(body), began=began)
+            delivery = await self._ingest(body)
+            await self._group_commit.commit(delivery, began=began)
         except NotDurableError as error:
             log.error("delivery_not_durable", bytes=len(body), reason=str(error))
             await self._refuse(scope, receive, send, 503, "not_durable", "could not be stored now: send it again")
             return
+        self._on_stored(delivery)
         _ACKNOWLEDGED.inc()
         await send(_OK_START)
         await send(_OK_BODY)

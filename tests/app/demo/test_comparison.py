@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -45,7 +45,7 @@ LIVE = {"m_a": {"message"}}
 def differences(
     row: dict[str, Any] | None, message: MessageTruth = MESSAGE, told: dict[str, set[str]] | None = None
 ) -> list[tuple[str, str]]:
-    rows = cast("list[Any]", [row] if row is not None else [])
+    rows: list[Any] = [row] if row is not None else []
     found = compare_messages("1", [message], rows, LIVE if told is None else told)
     return [(d.kind, d.what.partition(" is ")[0]) for d in found]
 
@@ -79,7 +79,7 @@ def test_a_message_without_row_is_missing() -> None:
 
 
 def test_a_row_without_message_is_unknown() -> None:
-    rows = cast("list[Any]", [ROW])
+    rows: list[Any] = [ROW]
     assert [d.kind for d in compare_messages("1", [], rows, {})] == ["unknown"]
 
 
@@ -103,8 +103,8 @@ def test_conversations_are_compared_by_person_name_and_receipts() -> None:
     row = {"psid": "7", "name": "Zoë", "read_watermark": at(SENT_MS), "delivered_watermark": None}
     watermarks = {("7", "read"): at(SENT_MS)}
 
-    def found(*rows: dict[str, Any]) -> list[str]:
-        return [d.kind for d in compare_conversations("1", [truth], cast("list[Any]", list(rows)), watermarks)]
+    def found(*rows: Any) -> list[str]:
+        return [d.kind for d in compare_conversations("1", [truth], list(rows), watermarks)]
 
     assert found(row) == []
     assert found() == ["missing"]
