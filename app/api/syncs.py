@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -51,7 +52,7 @@ async def sync(request: Request) -> Response:
     """Sync one Page: 200 and the finished run, or 202 and where to look."""
     body = await read_json(request, _SyncBody)
     run_id = await _enqueue(request, body.page_id, body.mode)
-    (run,) = await _wait(request.state.pool, [run_id], body.wait_seconds)
+    (run,) = await _wait(request, [run_id], body.wait_seconds)
     if run["state"] in ENDED:
         return Json(run)
     return Json(run, 202, headers={"location": _address(request, run_id)})
@@ -68,7 +69,7 @@ async def sync_all(request: Request) -> Response:
             if page["state"] != "paused"
         ]
     await _wake(request)
-    runs = await _wait(request.state.pool, run_ids, body.wait_seconds)
+    runs = await _wait(request, run_ids, body.wait_seconds)
     return Json({"data": runs}, 200 if all(run["state"] in ENDED for run in runs) else 202)
 
 
@@ -84,12 +85,12 @@ async def sync_stream(request: Request) -> Response:
         run_id = runs[0]["id"]
     else:
         run_id = await _enqueue(request, query.page_id, query.mode)
-    return EventSourceResponse(_events(pool, run_id), ping=HEARTBEAT_SECONDS)
+    return EventSourceResponse(_events(pool, run_id, request.state.ending), ping=HEARTBEAT_SECONDS)
 
 
-async def _events(pool: Pool, run_id: int) -> AsyncIterator[ServerSentEvent]:
+async def _events(pool: Pool, run_id: int, ending: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
     last: asyncpg.Record | None = None
-    while True:
+    while not ending.is_set():
         (run,) = await _read(pool, [run_id])
         if run["state"] in ENDED:
             yield _event("complete" if run["state"] == "succeeded" else "failed", run)
@@ -97,7 +98,7 @@ async def _events(pool: Pool, run_id: int) -> AsyncIterator[ServerSentEvent]:
         if run != last:
             yield _event("progress", run)
         last = run
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await _pause(ending, LOOK_EVERY_SECONDS)
 
 
 def _event(name: str, run: asyncpg.Record) -> ServerSentEvent:
@@ -120,14 +121,19 @@ async def _wake(request: Request) -> None:
         await request.state.worker.wake()
 
 
-async def _wait(pool: Pool, run_ids: Sequence[int], seconds: float) -> list[asyncpg.Record]:
-    """Look at runs until all have ended or the time is up."""
-    until = time.monotonic() + seconds
+async def _wait(request: Request, run_ids: Sequence[int], seconds: float) -> list[asyncpg.Record]:
+    """Look at runs until all have ended or the time is up, or this process is asked to end: its answer is then 202."""
+    pool, ending, until = request.state.pool, request.state.ending, time.monotonic() + seconds
     while True:
         runs = await _read(pool, run_ids)
-        if all(run["state"] in ENDED for run in runs) or time.monotonic() >= until:
+        if all(run["state"] in ENDED for run in runs) or time.monotonic() >= until or ending.is_set():
             return runs
-        await asyncio.sleep(min(LOOK_EVERY_SECONDS, max(until - time.monotonic(), 0)))
+        await _pause(ending, min(LOOK_EVERY_SECONDS, max(until - time.monotonic(), 0)))
+
+
+async def _pause(ending: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(ending.wait(), seconds)
 
 
 async def _read(pool: Pool, run_ids: Sequence[int]) -> list[Any]:
