@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypedDict
 
 import asyncpg
@@ -12,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
-from app import metrics
 from app.api.routes import api_routes
 from app.api.wire import RequireKey
 from app.database import migrated_database
@@ -21,13 +19,14 @@ from app.health import health_routes
 from app.housekeeping import EVERY_SECONDS, Housekeeping
 from app.logs import configure_logging
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
+from app.reconciling import graph_client, reconciler
 from app.settings import Settings, load_settings
 from app.webhook.group_commit import GroupCommit
+from app.webhook.last_seen import EVERY_SECONDS as LAST_SEEN_EVERY_SECONDS
+from app.webhook.last_seen import LastSeen
 from app.webhook.receiver import Receiver
-from reconciler.graph.client import GraphClient, new_http_client
-from reconciler.schedule import Job, Schedule, scheduled
+from reconciler.schedule import Job, scheduled
 from reconciler.tokens import TokenBox
-from reconciler.worker import Pace, Worker
 from sql.ingest import Ingestor
 from sql.pool import Pool, open_pool
 
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.types import Receive, Scope, Send
+
+    from reconciler.graph.client import GraphClient
+    from reconciler.worker import Worker
 
 INGEST_CONNECTIONS = 3  # of its own: no reader and no sync run can keep a webhook waiting for a connection
 OTHER_CONNECTIONS = 12
@@ -102,10 +104,12 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)
         await housekeeping.run_once()
         jobs = [Job("journal", housekeeping.run_once, EVERY_SECONDS)]
+        last_seen = LastSeen(pool)
+        jobs.append(Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS))
         worker = None
         if settings.reconciler_enabled:
-            worker = await stack.enter_async_context(new_worker(settings, pool, graph, tokens))
-            jobs.append(Schedule(pool, worker, interval=sync_interval(settings)).job())
+            worker, more = await stack.enter_async_context(reconciler(settings, pool, graph, tokens))
+            jobs += more
         await stack.enter_async_context(scheduled(jobs))
         yield State(
             settings=settings,
@@ -114,38 +118,13 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
                 group_commit,
                 secrets=settings.app_secrets,
                 verify_tokens=settings.verify_tokens,
+                on_stored=last_seen.note,
             ),
             graph=graph,
             tokens=tokens,
             worker=worker,
             ending=stack.enter_context(told_to_end()),
         )
-
-
-def sync_interval(settings: Settings) -> timedelta:
-    """How often each Page is synced."""
-    return timedelta(seconds=settings.sync_interval_seconds)
-
-
-@asynccontextmanager
-async def graph_client(settings: Settings) -> AsyncIterator[GraphClient]:
-    """Make the Graph client as the settings say."""
-    async with new_http_client() as http:
-        yield GraphClient(
-            http,
-            url=settings.graph_api_url,
-            version=settings.graph_api_version,
-            app_secret=settings.app_secrets[0],
-            calls_per_second=settings.graph_calls_per_second_per_page,
-            lag_seconds=settings.graph_lag_seconds,
-            on_call=lambda outcome: metrics.GRAPH_CALLS.labels(outcome).inc(),
-        )
-
-
-def new_worker(settings: Settings, pool: Pool, graph: GraphClient, tokens: TokenBox) -> Worker:
-    """Make the worker as the settings say."""
-    pace = Pace(sync_interval(settings), timedelta(seconds=settings.sync_overlap_seconds), settings.sync_concurrency)
-    return Worker(pool, graph, tokens, pace, on_end=lambda kind, state: metrics.RUNS.labels(kind, state).inc())
 
 
 def from_environment() -> Starlette:
