@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import tempfile
 from typing import Annotated
 
@@ -31,6 +32,8 @@ def serve(
     """Receive webhooks, serve the API, and sync every Page (unless RECONCILER_ENABLED=false)."""
     settings = load_settings(Settings)
     configure_logging(settings.log_level)
+    # uvicorn ends in order at SIGTERM, and then raises it again: it must not end us before the database is let go
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     # before the first process is started: what is wrong is said once and clearly, and the embedded server
     # outlives any of them
     with database(settings) as dsn, tempfile.TemporaryDirectory(prefix="mirror-metrics-") as counts:
