@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app.webhook.event import CHANGE_KINDS, EVENT_KINDS, event_rows
 from app.webhook.items import text_id
 from app.webhook.message import conversation_rows, message_rows
-from app.webhook.payload import EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
+from app.webhook.payload import MAX_ID, EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
 from sql.json_values import canonical, dumps
 from sql.mids import canonical_mid
 from sql.rows import Conversation, Message, Reaction, Row
@@ -290,4 +290,7 @@ def _call(raw: RawItem, door: Door) -> Projected:
 
 def _person(page_id: str, ids: Iterable[object]) -> str | None:
     """Return whoever is not the Page."""
-    return next((psid for psid in map(text_id, ids) if psid is not None and psid != page_id), None)
+    psid = next((psid for psid in map(text_id, ids) if psid is not None and psid != page_id), None)
+    if psid is not None and len(psid) > MAX_ID:
+        raise ItemError(f"a person's id has more than {MAX_ID} characters")
+    return psid

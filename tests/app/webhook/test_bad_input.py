@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.webhook.payload import MAX_ID, MAX_MID
 from app.webhook.receiver import MAX_BODY
 from tests.app.webhook.support import PAGE, SENT_AT, delivery_of, escaped, post, text_item
 
@@ -106,17 +107,42 @@ async def test_a_value_that_nobody_expects_costs_neither_the_answer_nor_a_neighb
     assert all(letter["reason"] for letter in rows[1]["dead_letters"] or ())
 
 
-async def test_an_id_that_no_index_takes_is_a_dead_letter_of_postgres(client: httpx.AsyncClient, pool: Pool) -> None:
-    # a call's parties are not asked for their length at the door
-    call = {"id": "c_1", "event": "connect", "from": random.Random(7).randbytes(3_000).hex(), "timestamp": 7}
-    body = delivery_of(call, via="calls")
+@pytest.mark.parametrize(
+    ("via", "item"),
+    [
+        ("calls", {"id": "c_1", "event": "connect", "from": "9" * (MAX_ID + 1)}),
+        ("calls", {"id": "c_1", "event": "connect", "to": 10**MAX_ID}),
+        ("changes", {"field": "inbox_labels", "value": {"user": {"id": "9" * (MAX_ID + 1)}}}),
+    ],
+)
+async def test_a_person_whose_id_fits_no_index_is_told_at_the_door(
+    client: httpx.AsyncClient, pool: Pool, via: str, item: Any
+) -> None:
+    body = delivery_of(item, via=via)
     body["entry"].append(delivery_of(GOOD)["entry"][0])
     assert (await post(client, body)).status_code == 200
     assert await pool.fetchval("SELECT text FROM messages") == "the neighbour"
     letters = await pool.fetchval("SELECT dead_letters FROM webhook_deliveries WHERE state = 'partial'")
     assert letters == [
-        {"path": "entry[0].calls[0]", "reason": "refused by Postgres: ProgramLimitExceededError (54000)"}
+        {"path": f"entry[0].{via}[0]", "reason": f"a person's id has more than {MAX_ID} characters"},
     ]
+
+
+async def test_the_longest_ids_of_the_widest_characters_fit_every_index(client: httpx.AsyncClient, pool: Pool) -> None:
+    chance = random.Random(7)
+    page, person, mid = (
+        "".join(chr(chance.randrange(0x10000, 0x110000)) for _ in range(n)) for n in (MAX_ID, MAX_ID, MAX_MID)
+    )
+    parties = {"sender": {"id": person}, "recipient": {"id": page}, "timestamp": SENT_AT}
+    items = [
+        parties | {"message": {"mid": mid, "text": "wide"}},
+        parties | {"reaction": {"mid": mid, "action": "react"}},
+        parties | {"telepathy": 1},
+    ]
+    assert (await post(client, delivery_of(*items, page_id=page))).status_code == 200
+    assert await pool.fetchval("SELECT state FROM webhook_deliveries") == "stored"
+    for table in ("messages", "message_reactions", "conversation_events", "conversations"):
+        assert await pool.fetchval(f"SELECT page_id FROM {table}") == page
 
 
 @pytest.mark.parametrize(
