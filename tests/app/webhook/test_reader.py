@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+import structlog
 
 from app.webhook import projection, reader
 from app.webhook.event import CHANGE_KINDS, EVENT_KINDS
@@ -177,10 +178,14 @@ def test_an_item_that_our_own_code_fails_on_is_a_dead_letter_and_its_neighbours_
             raise KeyError("private text")
         return real(item, door)
 
+    capture = structlog.testing.LogCapture()
+    monkeypatch.setattr(reader, "log", structlog.wrap_logger(structlog.PrintLogger(), processors=[capture]))
     monkeypatch.setattr(reader, "project", project)
     reading = read(delivery_of(text_item(1), text_item(2), text_item(3)))
     assert [item.path for item in reading.items] == ["entry[0].messaging[0]", "entry[0].messaging[2]"]
     assert reading.dead_letters == [("entry[0].messaging[1]", "not understood: KeyError")]
+    assert [entry["event"] for entry in capture.entries] == ["item_not_understood"]
+    assert "private" not in str(capture.entries)
 
 
 def test_a_reason_quotes_nothing_of_the_item() -> None:
