@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
+
+from sql.batches import first_two
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -17,26 +18,14 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 DAYS_AHEAD = 7
-ROWS_PER_STATEMENT = 500
 DROP_WAITS_MS = 200
 _LOCK = 7_226_831_904_114
 
 
 async def journal_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """Append deliveries; one that is there already (by its identity) is left as it is."""
-    ordered = sorted(deliveries, key=itemgetter(0, 1))  # writers of the same deliveries must meet in one order
-    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
-        await connection.execute(
-            """
-            INSERT INTO webhook_deliveries (day, id, received_at, body, state, items, dead_letters)
-            SELECT n.day, n.id, n.received_at, n.body, n.state, n.items, n.dead_letters::jsonb
-            FROM unnest(
-                $1::date[], $2::uuid[], $3::timestamptz[], $4::bytea[], $5::text[], $6::integer[], $7::text[]
-            ) AS n (day, id, received_at, body, state, items, dead_letters)
-            ON CONFLICT (day, id) DO NOTHING
-            """,
-            *zip(*ordered[start : start + ROWS_PER_STATEMENT], strict=True),
-        )
+    ordered = sorted(deliveries, key=first_two)  # writers of the same deliveries must meet in one order
+    await connection.execute("SELECT journal_deliveries($1::delivery_row[])", ordered)
 
 
 async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from sql.deliveries import ensure_partitions, journal_deliveries, mark_replayed
+from sql.deliveries import ensure_partitions, mark_replayed
 from sql.errors import Refusal, refusal_of
 from sql.json_values import dumps
 from sql.rows import Counts, Delivery, Row, Rows
-from sql.upsert import upsert
+from sql.upsert import ingest, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,9 +178,7 @@ class Ingestor:
         if missing:
             await ensure_partitions(connection, missing)
             self._days |= missing
-        async with connection.transaction():
-            await journal_deliveries(connection, deliveries)
-            return await upsert(connection, rows)
+        return await ingest(connection, deliveries, rows)
 
 
 def _ignore_outcome(work: asyncio.Task[Counts]) -> None:

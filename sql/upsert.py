@@ -2,8 +2,11 @@
 
 It runs inside the caller's transaction (READ COMMITTED), one statement per table in a fixed order: threads,
 conversations, messages, reactions, events, then the conversations' last message. Postgres refuses to touch a row twice
-in a statement, so what repeats a key goes through the same statement once more (`passes`): the rules of merging then
-stand in one place, the database's functions, and in no second form here.
+in a statement, so what repeats a key goes through the same statement once more (`passes`). The statements are functions
+of the database, one a table, and so are the rules of merging: they stand in one place, and in no second form here.
+
+`ingest` takes the same steps in one call. Between two calls a client's locks are held and its session waits for it:
+with a call a statement, that was more than half of a webhook's way under load.
 
 Essay: why writers don't deadlock. Whoever writes takes locks in one order: threads by key, conversations by key,
 messages by key; every statement's keys are sorted before they are cut into chunks. A thread's lock stands for the
@@ -19,21 +22,24 @@ from datetime import UTC, datetime
 from random import getrandbits
 from typing import TYPE_CHECKING, TypeAlias
 
-from sql.batches import CONVERSATIONS_PER_STATEMENT, chunks, columns, first_two, passes
+import asyncpg
+
+from sql.batches import CONVERSATIONS_PER_STATEMENT, ROWS_PER_STATEMENT, columns, first_three, first_two, numbered
+from sql.deliveries import journal_deliveries
 from sql.rekey import rekey, rekey_late
 from sql.rows import Conversation, Counts, Rows
-from sql.upsert_events import upsert_events
-from sql.upsert_messages import upsert_messages
+from sql.upsert_events import count_events, upsert_events
+from sql.upsert_messages import count_messages, message_chunks, upsert_messages
 from sql.upsert_reactions import upsert_reactions
 from sql.upsert_threads import Moves, Persons, upsert_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import asyncpg
+    from collections.abc import Iterable, Sequence
 
     from sql.batches import Key
-    from sql.rows import Event, Message
+    from sql.rows import Delivery, Event, Message
+
+NEEDS_LATE_LOCKS = "MM001"  # raised by the database's function `ingest`
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -62,12 +68,17 @@ async def upsert(
         conversations = [c._replace(psid=persons.get((c.page_id, c.psid), c.psid)) for c in conversations]
         messages = [m._replace(psid=persons.get((m.page_id, m.psid or ""), m.psid)) for m in messages]
     named = _all_conversations(conversations, messages, rows.events, moves)
-    await _upsert_conversations(connection, named, now)
+    if named:
+        await _upsert_conversations(connection, named, now)
     for page_id, thread_id, psid in moves:
         await rekey(connection, page_id, thread_id, psid, now=now)
-    counts, touched, learnt = await upsert_messages(connection, messages, batch, now, expected_since)
-    touched |= {(page_id, psid) for page_id, _, psid in moves}
-    learnt = {told for told in learnt if told[:2] not in persons}
+    counts, touched = Counts(), {(page_id, psid) for page_id, _, psid in moves}
+    learnt: set[tuple[str, str, str]] = set()
+    if messages:
+        merged = await upsert_messages(connection, messages, batch, now, expected_since)
+        counts = merged.counts
+        touched |= merged.touched
+        learnt = {told for told in merged.learnt if told[:2] not in persons}
     if learnt:
         touched |= await rekey_late(connection, learnt, now=now)
     if rows.reactions:
@@ -77,8 +88,48 @@ async def upsert(
     not_locked = touched - {c[:2] for c in named}
     if not_locked:
         await _lock_late(connection, not_locked)
-    await _derive_last_messages(connection, touched)
+    if touched:
+        await _derive_last_messages(connection, touched)
     return counts
+
+
+async def ingest(
+    connection: Connection, deliveries: Sequence[Delivery], rows: Rows, *, now: datetime | None = None
+) -> Counts:
+    """Journal deliveries and merge their rows, durably, in one round trip.
+
+    A transaction of its own: must not be called inside another. As `upsert` otherwise, for rows that name no threads.
+
+    Raises:
+        asyncpg.PostgresError: as Postgres refused; nothing is then stored.
+
+    """
+    now = now or datetime.now(UTC)
+    named = _all_conversations(rows.conversations, rows.messages, rows.events, [])
+    try:
+        [(inserted, updated)] = await connection.fetch(
+            """
+            SELECT * FROM ingest(
+                $1::delivery_row[], $2::conversation_row[], $3::message_row[], $4::reaction_row[], $5::event_row[],
+                $6, $7
+            )
+            """,
+            sorted(deliveries, key=first_two),  # writers of the same deliveries must meet in one order
+            numbered(named, first_two, CONVERSATIONS_PER_STATEMENT),
+            message_chunks(rows.messages),
+            numbered(rows.reactions, first_three, ROWS_PER_STATEMENT),
+            numbered(rows.events, first_two, ROWS_PER_STATEMENT),
+            getrandbits(63),
+            now,
+        )
+    except asyncpg.PostgresError as error:
+        if error.sqlstate != NEEDS_LATE_LOCKS:
+            raise
+        async with connection.transaction():
+            await journal_deliveries(connection, deliveries)
+            return await upsert(connection, rows, now=now)
+    total = count_messages(rows.messages) + count_events(rows.events)
+    return Counts(inserted, updated, max(total - inserted - updated, 0))
 
 
 def _all_conversations(
@@ -115,30 +166,11 @@ def _later(a: datetime | None, b: datetime | None) -> datetime | None:
 
 async def _upsert_conversations(connection: Connection, rows: list[Conversation], now: datetime) -> None:
     """Create or lock every conversation of the batch, and raise what rises."""
-    for chunk in passes(rows, first_two, CONVERSATIONS_PER_STATEMENT):
-        await connection.execute(
-            """
-            INSERT INTO conversations AS c (
-                page_id, psid, platform, graph, delivered_watermark, read_watermark, created_at, updated_at
-            )
-            SELECT n.page_id, n.psid, n.platform, n.graph::jsonb, n.delivered_watermark, n.read_watermark, $7, $7
-            FROM unnest(
-                $1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]
-            ) AS n (page_id, psid, platform, graph, delivered_watermark, read_watermark)
-            ON CONFLICT (page_id, psid) DO UPDATE SET
-                platform = GREATEST(c.platform, excluded.platform),
-                graph = merge_fields(c.graph, excluded.graph),
-                delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
-                read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
-                updated_at = $7
-            WHERE excluded.platform > c.platform
-            OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
-            OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
-            OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph)
-            """,
-            *columns(chunk),
-            now,
-        )
+    await connection.execute(
+        "SELECT upsert_conversations($1::conversation_row[], $2)",
+        numbered(rows, first_two, CONVERSATIONS_PER_STATEMENT),
+        now,
+    )
 
 
 async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None:
@@ -155,28 +187,4 @@ async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None
 
 async def _derive_last_messages(connection: Connection, keys: set[tuple[str, str]]) -> None:
     """Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now."""
-    for chunk in chunks(sorted(keys), CONVERSATIONS_PER_STATEMENT):
-        await connection.execute(
-            """
-            UPDATE conversations AS c SET
-                last_message_mid = l.mid,
-                last_message_at = l.sent_at,
-                last_message_direction = l.direction,
-                snippet = l.snippet
-            FROM (
-                SELECT n.page_id, n.psid, newest.*
-                FROM unnest($1::text[], $2::text[]) AS n (page_id, psid)
-                LEFT JOIN LATERAL (
-                    SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
-                    FROM messages AS m
-                    WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
-                    ORDER BY m.sent_at DESC, m.mid DESC
-                    LIMIT 1
-                ) AS newest ON true
-            ) AS l
-            WHERE c.page_id = l.page_id AND c.psid = l.psid
-            AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
-                IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)
-            """,
-            *columns(chunk),
-        )
+    await connection.execute("SELECT derive_last_messages($1::conversation_key[])", sorted(keys))

@@ -50,13 +50,28 @@ class Recorder:
 
     def tables(self) -> list[str]:
         """The tables written, in order."""
-        verbs = r"\s*(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)"
-        return [found[1] for query, _ in self.asked if (found := re.match(verbs, query))]
+        found = (re.match(r"\s*(?:INSERT INTO (\w+)|SELECT(?: \* FROM)? (\w+)\(\$1)", query) for query, _ in self.asked)
+        return [f[1] or TABLES[f[2]] for f in found if f]
 
     def keys(self, table: str, columns: int = 2) -> list[list[tuple[str, ...]]]:
-        """The keys of each insert into a table."""
+        """The keys of each statement that inserts into a table."""
+        chunks: dict[int, list[tuple[str, ...]]] = {}
+        for query, args in self.asked:
+            found = re.match(r"\s*SELECT(?: \* FROM)? (\w+)\(\$1::\w+_row\[\]", query)
+            if found and TABLES[found[1]] == table:
+                for number, *row in args[0]:
+                    chunks.setdefault(number, []).append(tuple(row[:columns]))
         inserts = [args for query, args in self.asked if re.match(rf"\s*INSERT INTO {table}\b", query)]
-        return [list(zip(*args[:columns], strict=True)) for args in inserts]
+        return [*chunks.values(), *(list(zip(*args[:columns], strict=True)) for args in inserts)]
+
+
+TABLES = {
+    "upsert_conversations": "conversations",
+    "upsert_messages": "messages",
+    "upsert_reactions": "message_reactions",
+    "upsert_events": "conversation_events",
+    "derive_last_messages": "conversations",
+}
 
 
 async def recorded(mirror: Connection, *facts: list[Row]) -> Recorder:

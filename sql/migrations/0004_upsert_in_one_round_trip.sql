@@ -1,0 +1,441 @@
+-- The bulk upsert, one function a table, and a group of deliveries in one call: between two statements of a client its
+-- locks are held and its session waits.
+--
+-- `sql/upsert.py` says what they do together, and why writers don't deadlock. Rows come sorted by key within their
+-- chunk; a chunk goes through its statement alone, and no key stands in it twice.
+--
+-- A plan is kept as long as its connection, and one made while a table was small would read all of it for ever after:
+-- so the functions that look rows up by their keys rule that out.
+
+CREATE TYPE delivery_row AS (
+    day date,
+    id uuid,
+    received_at timestamptz,
+    body bytea,
+    state text,
+    items integer,
+    dead_letters text
+);
+
+CREATE TYPE conversation_row AS (
+    chunk smallint,
+    page_id text COLLATE "C",
+    psid text COLLATE "C",
+    platform text,
+    graph text,
+    delivered_watermark timestamptz,
+    read_watermark timestamptz
+);
+
+CREATE TYPE message_row AS (
+    chunk smallint,
+    page_id text COLLATE "C",
+    mid text COLLATE "C",
+    psid text COLLATE "C",
+    thread_id text COLLATE "C",
+    direction text,
+    sent_at timestamptz,
+    sent_at_rank smallint,
+    deleted_at timestamptz,
+    deleted_at_is_estimated boolean,
+    original text,
+    edits text,
+    graph text,
+    links text,
+    webhook_seen_at timestamptz,
+    sync_seen_at timestamptz,
+    delivery_day date,
+    delivery_id uuid
+);
+
+CREATE TYPE reaction_row AS (
+    chunk smallint,
+    page_id text COLLATE "C",
+    mid text COLLATE "C",
+    actor text COLLATE "C",
+    reaction text,
+    emoji text,
+    is_removed boolean,
+    reacted_at timestamptz,
+    reacted_at_is_estimated boolean,
+    delivery_day date,
+    delivery_id uuid
+);
+
+CREATE TYPE event_row AS (
+    chunk smallint,
+    page_id text COLLATE "C",
+    event_key text COLLATE "C",
+    psid text COLLATE "C",
+    kind text,
+    via text,
+    mid text COLLATE "C",
+    occurred_at timestamptz,
+    occurred_at_is_estimated boolean,
+    payload text,
+    received_at timestamptz,
+    delivery_day date,
+    delivery_id uuid
+);
+
+CREATE TYPE conversation_key AS (page_id text COLLATE "C", psid text COLLATE "C");
+
+-- Whose a thread is, by a message of it.
+CREATE TYPE thread_person AS (page_id text COLLATE "C", thread_id text COLLATE "C", psid text COLLATE "C");
+
+-- What a message has become: of those that a statement inserted or changed.
+CREATE TYPE stored_message AS (
+    page_id text COLLATE "C",
+    mid text COLLATE "C",
+    psid text COLLATE "C",
+    moved_from text COLLATE "C",
+    thread_id text COLLATE "C",
+    sent_at timestamptz,
+    is_inserted boolean,
+    is_changed boolean,
+    is_deleted boolean,
+    has_snapshot boolean
+);
+
+CREATE TYPE stored_event AS (page_id text COLLATE "C", event_key text COLLATE "C", is_inserted boolean);
+
+------------------------------------------------------------------------------------------------------------
+-- A function a table.
+------------------------------------------------------------------------------------------------------------
+
+-- Append deliveries; one that is there already (by its identity) is left as it is.
+CREATE FUNCTION journal_deliveries(incoming delivery_row[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO webhook_deliveries (day, id, received_at, body, state, items, dead_letters)
+    SELECT n.day, n.id, n.received_at, n.body, n.state, n.items, n.dead_letters::jsonb
+    FROM unnest(incoming) AS n
+    ON CONFLICT (day, id) DO NOTHING;
+END
+$$;
+
+-- Create or lock every conversation of the batch, and raise what rises.
+CREATE FUNCTION upsert_conversations(incoming conversation_row[], at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
+        INSERT INTO conversations AS c (
+            page_id, psid, platform, graph, delivered_watermark, read_watermark, created_at, updated_at
+        )
+        SELECT n.page_id, n.psid, n.platform, n.graph::jsonb, n.delivered_watermark, n.read_watermark, at, at
+        FROM unnest(incoming) AS n
+        WHERE n.chunk = this_chunk
+        ON CONFLICT (page_id, psid) DO UPDATE SET
+            platform = GREATEST(c.platform, excluded.platform),
+            graph = merge_fields(c.graph, excluded.graph),
+            delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
+            read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
+            updated_at = at
+        WHERE excluded.platform > c.platform
+        OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
+        OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
+        OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph);
+    END LOOP;
+END
+$$;
+
+-- Take away the reactions of messages that were unsent.
+CREATE FUNCTION delete_reactions(stored stored_message[]) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM message_reactions AS r
+    USING unnest(stored) AS s
+    WHERE s.is_deleted AND r.page_id = s.page_id AND r.mid = s.mid;
+END
+$$;
+
+-- Let Graph's list of reactions replace what is older than it.
+--
+-- The messages' rows are locked by now, so their `reactions_observed_at` stands still.
+CREATE FUNCTION apply_reaction_snapshots(stored stored_message[], at timestamptz) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM message_reactions AS r
+    USING messages AS m, unnest(stored) AS s
+    WHERE s.has_snapshot AND m.page_id = s.page_id AND m.mid = s.mid AND r.page_id = s.page_id AND r.mid = s.mid
+    AND (
+        r.reacted_at_is_estimated
+        OR r.reacted_at < m.reactions_observed_at
+        OR (
+            r.reacted_at IS NULL
+            AND NOT m.graph -> 'reactions' -> 1 @> jsonb_build_array(
+                jsonb_build_array(r.actor, COALESCE(r.reaction, ''), COALESCE(r.emoji, ''))
+            )
+        )
+    );
+    INSERT INTO message_reactions (page_id, mid, actor, reaction, emoji, is_removed, updated_at)
+    SELECT m.page_id, m.mid, g.value ->> 0, NULLIF(g.value ->> 1, ''), NULLIF(g.value ->> 2, ''), false, at
+    FROM unnest(stored) AS s
+    JOIN messages AS m ON m.page_id = s.page_id AND m.mid = s.mid
+    CROSS JOIN LATERAL jsonb_array_elements(m.graph -> 'reactions' -> 1) AS g (value)
+    WHERE s.has_snapshot
+    ORDER BY m.page_id, m.mid, g.value ->> 0
+    ON CONFLICT (page_id, mid, actor) DO NOTHING;
+END
+$$;
+
+-- Merge messages, and what follows from them for their reactions.
+--
+-- `touched`: the conversations whose last message may have changed; `learnt`: whose a thread is, by a message of it,
+-- also where that was known; `repaired`: of the new ones, those sent from `expected_since` on.
+CREATE FUNCTION upsert_messages(
+    incoming message_row[], batch bigint, at timestamptz, expected_since timestamptz,
+    OUT inserted integer, OUT updated integer, OUT repaired integer,
+    OUT touched conversation_key[], OUT learnt thread_person[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    of_chunk stored_message[];
+    stored stored_message[];
+BEGIN
+    FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
+        WITH s AS (
+            INSERT INTO messages AS m (
+                page_id, mid, psid, thread_id, direction, sent_at, sent_at_rank, deleted_at, deleted_at_is_estimated,
+                original, edits, graph, links, webhook_seen_at, sync_seen_at, delivery_day, delivery_id,
+                seen_batch, changed_batch, updated_at
+            )
+            SELECT
+                n.page_id, n.mid, n.psid, n.thread_id, n.direction, n.sent_at, n.sent_at_rank,
+                n.deleted_at, n.deleted_at_is_estimated,
+                n.original::jsonb, n.edits::jsonb, n.graph::jsonb, n.links::jsonb,
+                n.webhook_seen_at, n.sync_seen_at, n.delivery_day, n.delivery_id,
+                CASE WHEN n.sent_at IS NOT NULL THEN batch END, batch, at
+            FROM unnest(incoming) AS n
+            WHERE n.chunk = this_chunk
+            ON CONFLICT (page_id, mid) DO UPDATE SET (
+                psid, thread_id, direction, sent_at, sent_at_rank, deleted_at, deleted_at_is_estimated,
+                original, edits, graph, links, webhook_seen_at, sync_seen_at, delivery_day, delivery_id,
+                moved_from, seen_batch, changed_batch, updated_at
+            ) = (
+                SELECT
+                    r.psid, r.thread_id, r.direction, r.sent_at, r.sent_at_rank, r.deleted_at,
+                    r.deleted_at_is_estimated, r.original, r.edits, r.graph, r.links, r.webhook_seen_at,
+                    r.sync_seen_at, r.delivery_day, r.delivery_id, r.moved_from, r.seen_batch, r.changed_batch,
+                    r.updated_at
+                FROM merge_message(m, excluded) AS r
+            )
+            WHERE merge_message(m, excluded) IS DISTINCT FROM m
+            RETURNING
+                m.page_id, m.mid, m.psid, m.moved_from, m.thread_id, m.sent_at,
+                m.seen_batch = batch AS is_inserted, m.changed_batch = batch AS is_changed,
+                m.deleted_at IS NOT NULL AS is_deleted, m.graph ? 'reactions' AS has_snapshot
+        )
+        SELECT array_agg(ROW(s.*)::stored_message) INTO of_chunk FROM s;
+        IF EXISTS (SELECT FROM unnest(of_chunk) AS s WHERE s.is_deleted) THEN
+            PERFORM delete_reactions(of_chunk);
+        END IF;
+        IF EXISTS (SELECT FROM unnest(of_chunk) AS s WHERE s.has_snapshot) THEN
+            PERFORM apply_reaction_snapshots(of_chunk, at);
+        END IF;
+        stored := stored || of_chunk;
+    END LOOP;
+    SELECT
+        count(*) FILTER (WHERE k.is_inserted),
+        count(*) FILTER (WHERE NOT k.is_inserted),
+        count(*) FILTER (WHERE k.is_repaired)
+    INTO inserted, updated, repaired
+    FROM (
+        SELECT
+            bool_or(s.is_inserted) AS is_inserted,
+            bool_or(s.is_inserted AND s.sent_at >= expected_since) AS is_repaired
+        FROM unnest(stored) AS s
+        WHERE s.is_changed AND s.sent_at IS NOT NULL
+        GROUP BY s.page_id, s.mid
+    ) AS k;
+    SELECT array_agg(ROW(k.*)::conversation_key) INTO touched
+    FROM (
+        SELECT s.page_id, s.psid
+        FROM unnest(stored) AS s
+        WHERE s.is_changed AND s.sent_at IS NOT NULL
+        UNION
+        SELECT s.page_id, s.moved_from
+        FROM unnest(stored) AS s
+        WHERE s.is_changed AND s.sent_at IS NOT NULL AND s.moved_from IS DISTINCT FROM s.thread_id
+        AND s.moved_from IS NOT NULL
+    ) AS k;
+    SELECT array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) INTO learnt
+    FROM unnest(stored) AS s
+    WHERE s.thread_id <> s.psid;
+END
+$$;
+
+-- Merge reactions: the newest time wins, then the removal, then the greater emoji.
+--
+-- Nothing is stored on an unsent message, nor below the time at which Graph's own list was read.
+CREATE FUNCTION upsert_reactions(incoming reaction_row[], at timestamptz) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
+        INSERT INTO message_reactions AS r (
+            page_id, mid, actor, reaction, emoji, is_removed, reacted_at, reacted_at_is_estimated,
+            delivery_day, delivery_id, updated_at
+        )
+        SELECT
+            n.page_id, n.mid, n.actor, n.reaction, n.emoji, n.is_removed, n.reacted_at, n.reacted_at_is_estimated,
+            n.delivery_day, n.delivery_id, at
+        FROM unnest(incoming) AS n
+        JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
+        WHERE n.chunk = this_chunk
+        AND m.deleted_at IS NULL
+        AND (
+            m.reactions_observed_at IS NULL
+            OR (NOT n.reacted_at_is_estimated AND n.reacted_at >= m.reactions_observed_at)
+        )
+        ORDER BY n.page_id, n.mid, n.actor
+        ON CONFLICT (page_id, mid, actor) DO UPDATE SET
+            reaction = excluded.reaction,
+            emoji = excluded.emoji,
+            is_removed = excluded.is_removed,
+            reacted_at = excluded.reacted_at,
+            reacted_at_is_estimated = excluded.reacted_at_is_estimated,
+            delivery_day = excluded.delivery_day,
+            delivery_id = excluded.delivery_id,
+            updated_at = excluded.updated_at
+        WHERE r.reacted_at IS NULL OR (
+            event_clock(excluded.reacted_at, excluded.reacted_at_is_estimated), excluded.is_removed,
+            COALESCE(excluded.emoji, '') COLLATE "C", COALESCE(excluded.reaction, '') COLLATE "C"
+        ) > (
+            event_clock(r.reacted_at, r.reacted_at_is_estimated), r.is_removed,
+            COALESCE(r.emoji, '') COLLATE "C", COALESCE(r.reaction, '') COLLATE "C"
+        );
+    END LOOP;
+END
+$$;
+
+-- Merge events: field by field, present beats absent, ties by the greater value.
+CREATE FUNCTION upsert_events(
+    incoming event_row[], batch bigint, at timestamptz, OUT inserted integer, OUT updated integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    of_chunk stored_event[];
+    stored stored_event[];
+BEGIN
+    FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
+        WITH s AS (
+            INSERT INTO conversation_events AS e (
+                page_id, event_key, psid, kind, via, mid, occurred_at, occurred_at_is_estimated, payload,
+                received_at, delivery_day, delivery_id, seen_batch, updated_at
+            )
+            SELECT
+                n.page_id, n.event_key, n.psid, n.kind, n.via, n.mid, n.occurred_at, n.occurred_at_is_estimated,
+                n.payload::jsonb, n.received_at, n.delivery_day, n.delivery_id, batch, at
+            FROM unnest(incoming) AS n
+            WHERE n.chunk = this_chunk
+            ON CONFLICT (page_id, event_key) DO UPDATE SET
+                psid = GREATEST(e.psid, excluded.psid),
+                kind = named_kind(e.kind, excluded.kind),
+                via = LEAST(e.via, excluded.via),
+                mid = GREATEST(e.mid, excluded.mid),
+                occurred_at = CASE
+                    WHEN (excluded.occurred_at_is_estimated, excluded.occurred_at)
+                        < (e.occurred_at_is_estimated, e.occurred_at) THEN excluded.occurred_at
+                    ELSE e.occurred_at
+                END,
+                occurred_at_is_estimated = e.occurred_at_is_estimated AND excluded.occurred_at_is_estimated,
+                payload = merge_fields(e.payload, excluded.payload),
+                updated_at = excluded.updated_at
+            WHERE (GREATEST(e.psid, excluded.psid), named_kind(e.kind, excluded.kind), LEAST(e.via, excluded.via))
+                IS DISTINCT FROM (e.psid, e.kind, e.via)
+            OR GREATEST(e.mid, excluded.mid) IS DISTINCT FROM e.mid
+            OR (excluded.occurred_at_is_estimated, excluded.occurred_at) < (e.occurred_at_is_estimated, e.occurred_at)
+            OR merge_fields(e.payload, excluded.payload) IS DISTINCT FROM e.payload
+            RETURNING e.page_id, e.event_key, e.seen_batch = batch AS is_inserted
+        )
+        SELECT array_agg(ROW(s.*)::stored_event) INTO of_chunk FROM s;
+        stored := stored || of_chunk;
+    END LOOP;
+    SELECT count(*) FILTER (WHERE k.is_inserted), count(*) FILTER (WHERE NOT k.is_inserted)
+    INTO inserted, updated
+    FROM (
+        SELECT bool_or(s.is_inserted) AS is_inserted FROM unnest(stored) AS s GROUP BY s.page_id, s.event_key
+    ) AS k;
+END
+$$;
+
+-- Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now.
+CREATE FUNCTION derive_last_messages(keys conversation_key[]) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
+BEGIN
+    UPDATE conversations AS c SET
+        last_message_mid = l.mid,
+        last_message_at = l.sent_at,
+        last_message_direction = l.direction,
+        snippet = l.snippet
+    FROM (
+        SELECT n.page_id, n.psid, newest.*
+        FROM unnest(keys) AS n
+        LEFT JOIN LATERAL (
+            SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
+            FROM messages AS m
+            WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
+            ORDER BY m.sent_at DESC, m.mid DESC
+            LIMIT 1
+        ) AS newest ON true
+    ) AS l
+    WHERE c.page_id = l.page_id AND c.psid = l.psid
+    AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
+        IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet);
+END
+$$;
+
+------------------------------------------------------------------------------------------------------------
+-- A group of deliveries with all their rows: what the webhooks' door writes.
+------------------------------------------------------------------------------------------------------------
+
+-- Whether the messages need locks on what they alone could tell: a conversation that nobody named, or one that still
+-- stands under its thread's id.
+CREATE FUNCTION late_locks_are_needed(
+    touched conversation_key[], learnt thread_person[], locked conversation_row[]
+) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF learnt IS NOT NULL AND EXISTS (
+        SELECT FROM unnest(learnt) AS l
+        JOIN conversation_threads AS t ON t.page_id = l.page_id AND t.thread_id = l.thread_id
+        WHERE t.psid = t.thread_id
+    ) THEN
+        RETURN true;
+    END IF;
+    RETURN EXISTS (
+        SELECT t.page_id, t.psid FROM unnest(touched) AS t
+        EXCEPT
+        SELECT n.page_id, n.psid FROM unnest(locked) AS n
+    );
+END
+$$;
+
+-- Journal deliveries and merge their rows, in the order in which `sql/upsert.py` does it.
+--
+-- Takes no locks out of that order: where they are needed it raises MM001 and stores nothing, and the caller goes step
+-- by step.
+CREATE FUNCTION ingest(
+    deliveries delivery_row[],
+    conversations conversation_row[],
+    messages message_row[],
+    reactions reaction_row[],
+    events event_row[],
+    batch bigint,
+    at timestamptz,
+    OUT inserted integer,
+    OUT updated integer
+) LANGUAGE plpgsql AS $$
+DECLARE
+    of_messages record;
+    of_events record;
+BEGIN
+    PERFORM journal_deliveries(deliveries);
+    PERFORM upsert_conversations(conversations, at);
+    of_messages := upsert_messages(messages, batch, at, NULL);
+    IF late_locks_are_needed(of_messages.touched, of_messages.learnt, conversations) THEN
+        RAISE SQLSTATE 'MM001' USING MESSAGE = 'conversations have to be locked late';
+    END IF;
+    PERFORM upsert_reactions(reactions, at);
+    of_events := upsert_events(events, batch, at);
+    PERFORM derive_last_messages(of_messages.touched);
+    inserted := of_messages.inserted + of_events.inserted;
+    updated := of_messages.updated + of_events.updated;
+END
+$$;
