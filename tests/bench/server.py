@@ -50,7 +50,7 @@ class _Each(GroupCommit):
 class _Unread(Receiver):
     """Reads the JSON and makes no rows of it."""
 
-    def _ingest(self, body: bytes) -> Any:
+    async def _ingest(self, body: bytes) -> Any:
         return loads(body)
 
 
