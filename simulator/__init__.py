@@ -20,8 +20,8 @@
     await sender.send(items); await sender.flush(); await sender.retry_due(); await sender.handshake(verify_token)
     sender.counts, sender.withheld_items, sender.alerts
 
-It keeps to what Meta documents, and where nobody could confirm what Meta does, a switch in `Behaviour` stands at the
-pessimistic end. The simulator imports nothing of the service.
+It keeps to what Meta documents. Where nobody could confirm what Meta does there is a switch in `Behaviour`; docstrings
+say what is assumed without one. The simulator imports nothing of the service.
 """
 
 from simulator.attachments import Attachment

@@ -1,4 +1,8 @@
-"""How this Graph behaves where nobody could confirm how the real one does: switches, each at its pessimistic end."""
+"""How this Graph behaves where nobody could confirm how the real one does.
+
+The defaults grant nothing that is not documented (`since`, `reply_to`, exact counts), and none of the worst cases
+either (an order that is none, stubs, lag, short answers): those are for tests to switch on.
+"""
 
 from __future__ import annotations
 
