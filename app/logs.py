@@ -57,6 +57,8 @@ def configure_logging(level: str) -> None:
 def _without_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take the details out of Postgres' errors before they are printed: they quote whole rows."""
     info = event.get("exc_info")
+    if not info:
+        return event
     error = info[1] if isinstance(info, tuple) else info if isinstance(info, BaseException) else sys.exception()
     while error is not None:
         if isinstance(error, asyncpg.PostgresError):

@@ -62,11 +62,10 @@ async def sync_all(request: Request) -> Response:
     """Sync every Page in parallel: one run per Page, 200 when all have ended."""
     body = await read_json(request, _SyncAllBody)
     async with request.state.pool.acquire() as connection:
-        # a Page whose token is dead gets its run too: it fails, and says what to do
+        # a Page that can't be synced gets its run too: it fails, and says what to do
         run_ids = [
             await enqueue_run(connection, page["page_id"], body.mode, requested_by="api")
             for page in await list_pages(connection)
-            if page["state"] != "paused"
         ]
     await _wake(request)
     runs = await _wait(request, run_ids, body.wait_seconds)

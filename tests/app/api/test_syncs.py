@@ -121,6 +121,11 @@ async def test_sync_all_has_one_result_per_page_and_a_dead_token_harms_no_other(
         assert PAGE_TOKEN not in response.text
     page = (await syncing.http.get("/api/pages/1002")).json()
     assert page["state"] == "needs_reauth"
+    async with syncing.state["pool"].acquire() as connection:
+        await connection.execute("UPDATE facebook_pages SET state = 'paused' WHERE page_id = '1003'")
+    response = await syncing.http.post("/api/conversations/sync-all", json={"wait_seconds": 60})
+    states = {run["page_id"]: run["state"] for run in response.json()["data"]}
+    assert states == {"1001": "succeeded", "1002": "failed", "1003": "failed"}
     assert PAGE_TOKEN not in page["state_reason"]
 
 

@@ -16,8 +16,11 @@ from app.api import wire
 from app.api.routes import api_routes
 from app.problems import ProblemError
 from tests.app.service import API_KEY, OLD_API_KEY, assert_problem, running, settings_for
+from tests.conftest import new_database
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.app.service import Service
 
 PATHS = [
@@ -81,6 +84,13 @@ FORGED = [
 ]
 
 
+@pytest.fixture(scope="module")
+async def service(server: str, templates: dict[str, str]) -> AsyncIterator[Service]:
+    """One for all: what is asked here leaves nothing behind."""
+    async with new_database(server, templates, "plain") as dsn, running(settings_for(dsn)) as made:
+        yield made
+
+
 async def test_without_the_key_every_endpoint_answers_401(service: Service) -> None:
     requests = [("DELETE", "/api/pages/1"), *(("GET", path) for path in PATHS), *(("POST", path) for path in POSTS)]
     for key in ("", "wrong", API_KEY[:-1], API_KEY + "x", f"{API_KEY},{OLD_API_KEY}"):
@@ -89,9 +99,10 @@ async def test_without_the_key_every_endpoint_answers_401(service: Service) -> N
             assert_problem(response, 401)
             assert response.headers["www-authenticate"].startswith("Bearer")
             assert API_KEY not in response.text
-    del service.http.headers["authorization"]
     for method, path in requests:
-        assert_problem(await service.http.request(method, path), 401)
+        request = service.http.build_request(method, path)
+        del request.headers["authorization"]
+        assert_problem(await service.http.send(request), 401)
 
 
 async def test_every_key_of_the_setting_opens_and_the_scheme_may_be_of_any_case(service: Service) -> None:
