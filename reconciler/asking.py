@@ -1,8 +1,8 @@
 """Ask Graph for a Page's conversations and messages: as much at a time as it gives, and only what it knows.
 
 How much Graph gives differs by Page and by day. So there are ladders: a step down when an answer was too heavy, with
-the same cursor, and a step up again after some that were not. The lowest step of each asks for so little that one
-conversation or message that Graph can't show is told from a Graph that is away.
+the same cursor, and a step up again after some that were not. Below each ladder is the least to ask for: one
+conversation or message that Graph can't show is told by it from a Graph that is away.
 """
 
 from __future__ import annotations
@@ -50,16 +50,19 @@ class Rung(NamedTuple):
     is_lean: bool = False
 
 
-_LIST = (*(Rung(limit, 20) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, 5), Rung(25, 0))
-_ONE = (Rung(1, 20), Rung(1, 5), Rung(1, 0))
-_MESSAGES = (*(Rung(limit) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, is_lean=True))
+_LIST = (*(Rung(limit, 20) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, 5))
+_ONE = (Rung(1, 20), Rung(1, 5))
+_MESSAGES = tuple(Rung(limit) for limit in (100, 50, 25, 10, 5, 1))
 
 
 class Ladder:
-    """Where we stand between asking for much and for little."""
+    """Where we stand between asking for much and for little; `least` is what is left when even the lowest is too much.
 
-    def __init__(self, rungs: Sequence[Rung], at: int = 0) -> None:
-        self._rungs = rungs
+    The least is asked for once, by whoever needs it: what it leaves out would be missing from every other answer.
+    """
+
+    def __init__(self, rungs: Sequence[Rung], least: Rung, at: int = 0) -> None:
+        self._rungs, self._least = rungs, least
         self.at = min(max(at, 0), len(rungs) - 1)
         self._in_a_row = 0
 
@@ -68,21 +71,34 @@ class Ladder:
         """What to ask for now."""
         return self._rungs[self.at]
 
-    def went_well(self) -> None:
+    def went_well(self, rung: Rung) -> None:
         """Go a step up after some answers in a row."""
-        self._in_a_row += 1
+        self._in_a_row = self._in_a_row + 1 if rung == self.rung else 0
         if self._in_a_row >= STEP_UP_AFTER and self.at > 0:
             self.at -= 1
             self._in_a_row = 0
 
-    def was_too_much(self, rung: Rung, *, ask_least: bool = False) -> bool:
-        """Go below `rung`; False when there is nothing below. Others who ask may have gone there already."""
+    def below(self, rung: Rung) -> Rung | None:
+        """Go a step below `rung`, None when there is nothing below. Others who ask may have gone there already."""
         self._in_a_row = 0
-        below = len(self._rungs) - 1 if ask_least else self._rungs.index(rung) + 1
-        if below >= len(self._rungs) or self._rungs[below] == rung:
-            return False
-        self.at = max(self.at, below)
-        return True
+        if rung == self._least:
+            return None
+        if rung == self._rungs[-1]:
+            return self._least
+        self.at = max(self.at, self._rungs.index(rung) + 1)
+        return self.rung
+
+    def apart(self, rung: Rung) -> Rung | None:
+        """What to ask for instead of `rung` to tell a row that can't be shown; None when there is nothing less.
+
+        The least tells the threads of a list; a message stands alone on the lowest rung already, with all its fields.
+        """
+        if rung == self._least:
+            return None
+        if self._least.limit > 1 or rung == self._rungs[-1]:
+            return self._least
+        self.at = len(self._rungs) - 1
+        return self.rung
 
 
 class Told(NamedTuple):
@@ -101,7 +117,8 @@ class Asker:
         self._pool, self._client, self._page, self._token = pool, client, page, token
         self._dropped = set(page.dropped_fields)
         self._asks_reactions = asks_reactions
-        self._list, self._messages = Ladder(_LIST, at.get("list", 0)), Ladder(_MESSAGES, at.get("messages", 0))
+        self._list = Ladder(_LIST, Rung(25, 0), at.get("list", 0))
+        self._messages = Ladder(_MESSAGES, Rung(1, is_lean=True), at.get("messages", 0))
 
     @property
     def at(self) -> dict[str, int]:
@@ -125,7 +142,7 @@ class Asker:
 
     async def conversation(self, thread_id: str) -> Told:
         """Ask for one conversation by its id, with recent messages nested."""
-        return await self._ask(quote(thread_id, safe=""), {}, Ladder(_ONE), self._node)
+        return await self._ask(quote(thread_id, safe=""), {}, Ladder(_ONE, Rung(1, 0)), self._node)
 
     async def messages(self, thread_id: str, cursor: str | None) -> Told:
         """Ask for a page of a conversation's messages."""
@@ -133,8 +150,8 @@ class Asker:
         return await self._ask(f"{quote(thread_id, safe='')}/messages", params, self._messages, self._message)
 
     async def _ask(self, path: str, params: dict[str, str], ladder: Ladder, fields: Callable[[Rung], str]) -> Told:
+        rung = ladder.rung
         while True:
-            rung = ladder.rung
             wanted = fields(rung)
             asked: dict[str, str | int] = {**params, "fields": wanted}
             if "/" in path:
@@ -142,18 +159,22 @@ class Asker:
             try:
                 answer = await self._client.get(self._token, self._page.page_id, path, asked)
             except TooHeavy as error:
-                if not ladder.was_too_much(rung):
+                below = ladder.below(rung)
+                if below is None:
                     raise
                 log.info("graph_too_heavy", page_id=self._page.page_id, asked=rung, reason=str(error))
+                rung = below
             except GraphUnavailable as error:
                 # Graph answers, but again and again not this: a row of it may be what it can't show
-                if error.code is None or not ladder.was_too_much(rung, ask_least=True):
+                below = ladder.apart(rung) if error.code is not None else None
+                if below is None:
                     raise
-                log.warning("graph_asked_for_least", page_id=self._page.page_id, path=path, reason=str(error))
+                log.warning("graph_asked_for_less", page_id=self._page.page_id, path=path, reason=str(error))
+                rung = below
             except FieldRefused as error:
                 await self._drop(error)
             else:
-                ladder.went_well()
+                ladder.went_well(rung)
                 return Told(answer, "reactions" in wanted)
 
     async def _drop(self, error: FieldRefused) -> None:

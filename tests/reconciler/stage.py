@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
+import pytest
 from cryptography.fernet import Fernet
 
 from reconciler.graph.client import GraphClient
 from reconciler.tokens import TokenBox
 from reconciler.worker import Pace, Worker
-from simulator import Behaviour, Faults, Graph, World, real_now
+from simulator import Behaviour, Fault, Faults, Graph, TurnedClock, World
 from sql.pages import put_page
+from sql.rows import SENT_BY_WEBHOOK_CLOCK, Message
 from sql.sync_runs import enqueue_run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     import asyncpg
 
@@ -25,12 +30,42 @@ if TYPE_CHECKING:
     from simulator.clock import Now
     from sql.pool import Pool
 
+MakeStage: TypeAlias = "Callable[..., Awaitable[Stage]]"
 SECRET = "shh"
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+def behaviour(**switches: Any) -> Behaviour:
+    """A Graph that knows every field that is asked for."""
+    return Behaviour(has_reply_to=True, **switches)
+
+
 async def cut_off(_request: object) -> None:
     raise httpx.ReadTimeout("no answer")
+
+
+class Killed(BaseException):
+    """As `kill -9` would: nothing catches it, so nothing is tidied up."""
+
+
+class Between(httpx.AsyncBaseTransport):
+    """Stands between the client and Graph: `before` runs before a call is answered, `change` changes answers."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self.before: Callable[[httpx.Request], Awaitable[None]] | None = None
+        self.change: Callable[[str, dict[str, Any]], None] | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.before is not None:
+            await self.before(request)
+        response = await self._inner.handle_async_request(request)
+        if self.change is None or response.status_code != 200:
+            return response
+        body = json.loads(await response.aread())
+        self.change(request.url.path, body)
+        kept = {name: value for name, value in response.headers.items() if name != "content-length"}
+        return httpx.Response(200, json=body, headers=kept, request=request)
 
 
 class Stage:
@@ -46,6 +81,7 @@ class Stage:
         seed: int = 1,
         now: Now | None = None,
         behaviour: Behaviour | None = None,
+        page_rows: int = 500,
         limits: Limits | None = None,
         overlap: timedelta = timedelta(seconds=600),
         concurrency: int = 8,
@@ -56,20 +92,22 @@ class Stage:
             pages=pages,
             conversations_per_page=conversations,
             messages_per_conversation=messages,
-            now=now or real_now,
+            now=now or TurnedClock(),
         )
         self.faults = Faults(seed=seed)
         self.graph = Graph(
             self.world,
             app_secret=SECRET,
-            behaviour=behaviour or Behaviour(),
+            behaviour=behaviour or Behaviour(has_reply_to=True, max_limit=page_rows),
             faults=self.faults,
             limits=limits,
             hang=cut_off,
         )
         self.tokens = TokenBox([Fernet.generate_key().decode()])
         self.overlap, self.concurrency = overlap, concurrency
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.graph.app))
+        self.behaviour = self.graph.behaviour
+        self.between = Between(httpx.ASGITransport(self.graph.app))
+        self.http = httpx.AsyncClient(transport=self.between)
 
     @property
     def page(self) -> Page:
@@ -92,6 +130,10 @@ class Stage:
                 await put_page(connection, page.id, sealed, page.name, now=subscribed_at)
             await connection.execute("UPDATE facebook_pages SET next_sync_at = now() + interval '1 hour'")
 
+    async def expire_leases(self) -> None:
+        """Let the time of whoever was killed run out."""
+        await self.do("UPDATE facebook_pages SET lease_until = now() - interval '1 second'")
+
     async def ask(self, kind: str = "incremental", page: Page | None = None, **window: Any) -> int:
         async with self.pool.acquire() as connection:
             return await enqueue_run(connection, (page or self.page).id, kind, requested_by="cli", **window)
@@ -99,9 +141,13 @@ class Stage:
     async def sync(self, kind: str = "incremental", page: Page | None = None, **window: Any) -> asyncpg.Record:
         """Ask for a run, work until there is nothing to do, and return the run."""
         run_id = await self.ask(kind, page, **window)
+        await self.work()
+        return await self.run(run_id)
+
+    async def work(self) -> None:
+        """Do what is queued, until nothing is."""
         async with self.worker() as worker:
             await worker.run_once()
-        return await self.run(run_id)
 
     async def run(self, run_id: int) -> asyncpg.Record:
         return await self.one("SELECT * FROM sync_runs WHERE id = $1", run_id)
@@ -150,8 +196,113 @@ class Stage:
         """The Page's threads, newest first."""
         return list(self.world.threads(page or self.page))
 
-    def list_calls(self, page: Page | None = None) -> int:
-        return len(self.graph.calls_of((page or self.page).id, "/conversations"))
+    def calls(self, path: str = "") -> int:
+        """How many calls were made whose path holds this."""
+        return len([call for call in self.graph.calls if path in call.path])
+
+    def list_calls(self) -> int:
+        return self.calls("/conversations")
+
+    def say(self, thread: Any, n: int = 1, *, each_seconds: float = 0.0) -> list[str]:
+        """The person of a thread writes; no webhook comes. Returns the mids."""
+        mids = []
+        for _ in range(n):
+            if each_seconds:
+                self.clock.advance(each_seconds)
+            mids += [item.mid or "" for item in self.world.person_sends(self.page_of(thread).id, thread.psid)]
+        return mids
+
+    def page_of(self, thread: Any) -> Page:
+        return self.world.pages[thread.page]
+
+    def updated(self, thread: Any) -> datetime:
+        """A thread's `updated_time`, as Graph shows it now."""
+        found = self.world.find_thread(thread.thread_id)
+        assert found is not None
+        return datetime.fromtimestamp((found.updated_at() or 0) // 1000, UTC)
+
+    def after_call(self, n: int, action: Callable[[], Any]) -> None:
+        """Do something once the n-th call from now on was answered."""
+        left = n
+
+        async def count(_call: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                done = action()
+                if isawaitable(done):
+                    await done
+
+        self.graph.hooks.append(count)
+
+    def kill_before_call(self, n: int) -> None:
+        """Kill whoever makes the n-th call from now on, before it is made."""
+        left = n
+
+        async def count(_request: httpx.Request) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self.between.before = None
+                raise Killed
+
+        self.between.before = count
+
+    async def work_until_killed(self) -> None:
+        """Do what is queued until a worker is killed."""
+        async with self.worker() as worker:
+            await worker.wake()
+            (place,) = worker._places
+            with pytest.raises(Killed):
+                await place
+
+    def poison(self, thread: Any) -> None:
+        """Let Graph fail whenever messages of this thread are asked for, alone or in a list."""
+
+        async def fail(request: httpx.Request) -> None:
+            if request.url.path.endswith(f"{thread.thread_id}/messages"):
+                self.faults.add(Fault("http_500", times=1))
+
+        def fail_list(path: str, body: dict[str, Any]) -> None:
+            for node in body["data"] if path.endswith("/conversations") else []:
+                if node["id"] == thread.thread_id and "messages" in node:
+                    body.clear()
+                    body["error"] = {"code": 1, "message": "An unknown error occurred"}
+                    return
+
+        self.between.before, self.between.change = fail, fail_list
+
+    def refuse_field(self, field: str) -> None:
+        """Let Graph not know a field."""
+
+        def refuse(_path: str, body: dict[str, Any]) -> None:
+            if field in self.last_fields:
+                body.clear()
+                body["error"] = {"code": 100, "message": f"(#100) Tried accessing nonexisting field ({field})"}
+
+        async def note(request: httpx.Request) -> None:
+            self.last_fields = set(re.findall(r"\w+", request.url.params.get("fields", "")))
+
+        self.between.before, self.between.change = note, refuse
+
+    def webhook_row(self, thread: Any, mid: str) -> Message:
+        """The row of a message as a webhook would bring it."""
+        now = datetime.now(UTC)
+        return Message(
+            self.page_of(thread).id,
+            mid,
+            thread.psid,
+            direction="inbound",
+            sent_at=self.clock(),
+            sent_at_rank=SENT_BY_WEBHOOK_CLOCK,
+            original="{}",
+            webhook_seen_at=now,
+        )
+
+    @property
+    def clock(self) -> TurnedClock:
+        assert isinstance(self.world.now, TurnedClock)
+        return self.world.now
 
 
 def milliseconds(at: datetime) -> int:
