@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,7 +18,6 @@ from tests.app.service import API_KEY, APP_SECRET, AUTHORIZATION, ENCRYPTION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 SERVE = ("-m", "app.cli.main", "serve")
 RUNNING_ON = re.compile(r"Uvicorn running on (http://[\d.:]+)")
@@ -33,6 +33,7 @@ def environment(**changes: str | None) -> dict[str, str]:
         "TOKEN_ENCRYPTION_KEY": ENCRYPTION_KEY,
         "GRAPH_CALLS_PER_SECOND_PER_PAGE": "100",
         "PORT": "0",
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # this tree, whatever is installed
         **changes,
     }
     names = {name.upper() for name in Settings.model_fields}
