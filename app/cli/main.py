@@ -7,7 +7,7 @@ import sys
 import typer
 
 from app.adding import PageRefusedError
-from app.cli import demo, journal, loss, pages, serve, syncs
+from app.cli import demo, doctor, journal, loss, pages, serve, syncs
 from app.database import DatabaseError
 from app.settings import SettingsError
 from sql.embedded import EmbeddedPostgresError
@@ -27,6 +27,7 @@ cli.command("migrate")(serve.migrate)
 cli.add_typer(pages.cli, name="pages")
 cli.command("sync")(syncs.sync)
 cli.command("backfill")(syncs.backfill)
+cli.command("doctor")(doctor.doctor)
 cli.command("loss")(loss.loss)
 cli.command("replay")(journal.replay)
 
