@@ -35,6 +35,12 @@ async def connect(dsn: str, **options: Any) -> asyncpg.Connection[asyncpg.Record
     return connection
 
 
+async def _leave_as_it_is(_connection: object) -> None:
+    # asyncpg would send RESET ALL and more at every release, and who waits for a commit would wait for that too. Here
+    # nobody changes a session but inside a transaction, and one left open is rolled back all the same.
+    pass
+
+
 @asynccontextmanager
 async def open_pool(dsn: str, *, min_size: int = 2, max_size: int = 10, **options: Any) -> AsyncIterator[Pool]:
     """Open a pool and close it at the end.
@@ -47,6 +53,7 @@ async def open_pool(dsn: str, *, min_size: int = 2, max_size: int = 10, **option
         min_size=min_size,
         max_size=max_size,
         init=_prepare,
+        reset=_leave_as_it_is,
         server_settings={"application_name": "messenger-mirror", "synchronous_commit": "on", "timezone": "UTC"},
         **options,
     )
