@@ -66,7 +66,9 @@ class Settings(DatabaseSettings):
         description="the app's secret, which signs webhooks; after a change: current, then previous, comma-separated"
     )
     facebook_verify_token: Secret = Field(description="the word that you also type into the App Dashboard")
-    graph_api_url: str = Field("https://graph.facebook.com", description="where the Graph API is")
+    graph_api_url: str = Field(
+        "https://graph.facebook.com", pattern=r"^https?://[^\s/]+", description="where the Graph API is"
+    )
     graph_api_version: str = Field("v26.0", pattern=r"^v\d+\.\d+$", description="the Graph API's version")
     ops_api_key: Secret = Field(description="the key for `/api`: `Authorization: Bearer ...`")
     token_encryption_key: Annotated[Secret, AfterValidator(_fernet_keys)] = Field(

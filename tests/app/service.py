@@ -114,6 +114,13 @@ def signed(body: bytes, secret: str = APP_SECRET) -> dict[str, str]:
     return {"content-type": "application/json", "x-hub-signature-256": sign(body, secret.encode()).decode()}
 
 
+async def columns(service: Service, table: str) -> set[str]:
+    """The names of a table's columns."""
+    async with service.state["pool"].acquire() as connection:
+        rows = await connection.fetch("SELECT column_name FROM information_schema.columns WHERE table_name = $1", table)
+    return {row["column_name"] for row in rows}
+
+
 async def add_page(service: Service, graph: FakeGraph, page_id: str, *threads: dict[str, Any]) -> None:
     """Add a Page that Graph knows, with a token of its own."""
     token = f"{PAGE_TOKEN}-{page_id}"

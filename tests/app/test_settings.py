@@ -95,6 +95,7 @@ def test_a_key_that_is_no_fernet_key_is_refused_with_how_to_make_one(key: str) -
         ("SYNC_OVERLAP_SECONDS", "9" * 20),
         ("GRAPH_CALLS_PER_SECOND_PER_PAGE", "inf"),
         ("GRAPH_API_VERSION", "26"),
+        ("GRAPH_API_URL", "graph.facebook.com"),
         ("JOURNAL_RETENTION_DAYS", "9" * 20),
         ("RECONCILER_ENABLED", "perhaps"),
         ("LOG_LEVEL", "loud"),

@@ -99,6 +99,7 @@ async def test_messages_are_listed_from_an_index_at_the_start_and_deep_down(expl
     assert re.search(r"Index Cond: .*ROW\(", explainer.plan), explainer.plan
 
 
+@pytest.mark.parametrize("tables", ["plain", "hash-partitioned"])
 async def test_every_conversation_comes_up_once_in_one_order_with_and_without_its_page(explainer: Explainer) -> None:
     connection = cast("Connection", explainer)
     for page_id, total in ((None, PAGES * CONVERSATIONS), ("3", CONVERSATIONS)):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.app.service import assert_problem, deliver, text_delivery
+from tests.app.service import assert_problem, columns, deliver, text_delivery
 
 if TYPE_CHECKING:
     from tests.app.service import Service
@@ -17,12 +17,6 @@ async def write(
 ) -> None:
     response = await deliver(service.http, text_delivery(page_id, psid, mid, text, at))
     assert response.status_code == 200
-
-
-async def columns(service: Service, table: str) -> set[str]:
-    async with service.state["pool"].acquire() as connection:
-        rows = await connection.fetch("SELECT column_name FROM information_schema.columns WHERE table_name = $1", table)
-    return {row["column_name"] for row in rows}
 
 
 async def ask(service: Service, path: str, **params: str | int) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.app.graph import graph_error, thread
-from tests.app.service import PAGE_TOKEN, add_page, assert_problem, deliver, text_delivery
+from tests.app.service import PAGE_TOKEN, add_page, assert_problem, columns, deliver, text_delivery
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +39,8 @@ async def test_a_page_is_added_by_its_token_alone_and_graph_says_which_it_is(
     assert response.status_code == 201
     page = response.json()
     assert page.keys() >= SHOWN
+    known = await columns(service, "facebook_pages") | await columns(service, "page_subscriptions")
+    assert {name.removeprefix("subscription_") for name in page} <= known
     assert (page["page_id"], page["name"], page["state"]) == (PAGE, "Café ☕", "active")
     assert (await service.http.get(f"/api/pages/{PAGE}")).json() == page
     assert (await service.http.get("/api/pages")).json() == {"data": [page]}

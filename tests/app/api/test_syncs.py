@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.app.graph import graph_error, thread
-from tests.app.service import PAGE_TOKEN, add_page, assert_problem
+from tests.app.service import PAGE_TOKEN, add_page, assert_problem, columns
 
 if TYPE_CHECKING:
     from tests.app.graph import FakeGraph
@@ -43,6 +43,7 @@ async def test_a_sync_that_ends_in_time_is_answered_200_with_the_finished_run(
     await add_page(syncing, graph, PAGE, thread(PAGE, "p1", ("m_2", "second", NOON), ("m_1", "first", NOON)))
     run = await sync(syncing, 200, wait_seconds=60)
     assert run.keys() >= RUN_FIELDS
+    assert run.keys() <= await columns(syncing, "sync_runs")
     assert run["page_id"] == PAGE
     assert (run["kind"], run["state"], run["error"]) == ("incremental", "succeeded", None)
     assert (run["conversations"], run["messages"], run["inserted"]) == (1, 2, 2)

@@ -70,6 +70,7 @@ FORGED = [
     packed([[1]]),
     packed(["1"]),
     packed([NOW]),
+    base64.urlsafe_b64encode(b"[" * 3000).decode(),
     packed([NOW, "x", []]),
     packed([NOW, None]),
     packed([NOW, 1]),
@@ -155,7 +156,17 @@ async def test_a_body_beyond_the_limit_is_a_413_problem(service: Service) -> Non
 
 async def test_a_body_that_is_no_json_object_of_the_shape_is_a_422_problem(service: Service) -> None:
     for path in POSTS:
-        for body in (b"{", b"[]", b"null", b'"a"', b"\xff\xfe", b'{"a": 1e999}', b'{"x": "\\ud800"}'):
+        for body in (
+            b"{",
+            b"[]",
+            b"null",
+            b'"a"',
+            b"\xff\xfe",
+            b'{"a": 1e999}',
+            b'{"x": "\\ud800"}',
+            b"[" * 100_000,
+            b'{"a":' * 5000,
+        ):
             response = await service.http.post(path, content=body)
             assert_problem(response, 422, response.json().get("field"))
 
