@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# 32 bytes in URL-safe base64 are a Fernet key, and openssl is on more machines than our own Python
+_MAKE_A_KEY = "make one with `openssl rand -base64 32 | tr '+/' '-_'`"
+
+
 def _fernet_keys(value: SecretStr) -> SecretStr:
     from cryptography.fernet import Fernet
 
@@ -19,10 +23,7 @@ def _fernet_keys(value: SecretStr) -> SecretStr:
         try:
             Fernet(key)
         except ValueError as error:
-            raise ValueError(
-                "must be Fernet keys, comma-separated: make one with "
-                "`python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"
-            ) from error
+            raise ValueError(f"must be Fernet keys, comma-separated: {_MAKE_A_KEY}") from error
     return value
 
 
@@ -131,6 +132,7 @@ def _explain(error: ValidationError) -> Iterable[str]:
         name = "_".join(map(str, problem["loc"])).upper()
         if problem["type"] == "missing":
             field = Settings.model_fields[name.lower()]
-            yield f"{name} is not set: {field.description}"
+            hint = f"; {_MAKE_A_KEY}" if name == "TOKEN_ENCRYPTION_KEY" else ""
+            yield f"{name} is not set: {field.description}{hint}"
         else:
             yield f"{name}: {problem['msg'].removeprefix('Value error, ')}"
