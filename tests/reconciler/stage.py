@@ -132,7 +132,7 @@ class Stage:
 
     async def expire_leases(self) -> None:
         """Let the time of whoever was killed run out."""
-        await self.do("UPDATE facebook_pages SET lease_until = now() - interval '1 second'")
+        await self.do("UPDATE facebook_pages SET lease_until = now() - interval '1 second' WHERE lease_until > now()")
 
     async def ask(self, kind: str = "incremental", page: Page | None = None, **window: Any) -> int:
         async with self.pool.acquire() as connection:
