@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from starlette.routing import Route
 
 from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
@@ -27,16 +27,6 @@ class _Body(Shape):
     since: Instant
     until: Instant | None = None
 
-    @model_validator(mode="after")
-    def _is_clear(self) -> Self:
-        if self.all == (self.page_ids is not None):
-            raise ValueError("name the Pages in page_ids, or set all to true")
-        if self.until is not None and self.until <= self.since:
-            raise ValueError("until must be later than since")
-        if self.since > datetime.now(UTC):
-            raise ValueError("since lies in the future")
-        return self
-
 
 class _Query(Shape):
     limit: Limit = 50
@@ -46,6 +36,7 @@ class _Query(Shape):
 async def create(request: Request) -> Response:
     """Queue a run per Page: 202 and where to look."""
     body = await read_json(request, _Body)
+    _check(body, datetime.now(UTC))
     backfill_id = uuid4()
     async with request.state.pool.acquire() as connection:
         known = {page["page_id"]: page["state"] for page in await list_pages(connection)}
@@ -60,6 +51,15 @@ async def create(request: Request) -> Response:
         await request.state.worker.wake()
     address = f"{request.scope.get('root_path', '')}/backfills/{backfill_id}"
     return Json(await _show(request.state.pool, backfill_id), 202, headers={"location": address})
+
+
+def _check(body: _Body, now: datetime) -> None:
+    if body.all == (body.page_ids is not None):
+        raise ProblemError(422, "name the Pages in page_ids, or set all to true", field="page_ids")
+    if body.until is not None and body.until <= body.since:
+        raise ProblemError(422, "until must be later than since", field="until")
+    if body.since > now:
+        raise ProblemError(422, "since lies in the future", field="since")
 
 
 async def index(request: Request) -> Response:

@@ -77,10 +77,10 @@ async def test_an_unknown_page_is_a_404_problem_and_nothing_is_queued(service: S
 async def test_what_is_wrong_in_a_backfill_request_is_a_422_problem(service: Service, graph: FakeGraph) -> None:
     await add_page(service, graph, PAGE)
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    wrong: list[tuple[dict[str, Any], str | None]] = [
-        ({"since": UNTIL, "until": SINCE}, None),
-        ({"since": SINCE, "until": SINCE}, None),
-        ({"since": tomorrow}, None),
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"since": UNTIL, "until": SINCE}, "until"),
+        ({"since": SINCE, "until": SINCE}, "until"),
+        ({"since": tomorrow}, "since"),
         ({"since": "yesterday"}, "since"),
         ({"since": ""}, "since"),
         ({"since": None}, "since"),
@@ -93,14 +93,14 @@ async def test_what_is_wrong_in_a_backfill_request_is_a_422_problem(service: Ser
         ({"since": SINCE, "page_ids": []}, "page_ids"),
         ({"since": SINCE, "page_ids": "all"}, "page_ids"),
         ({"since": SINCE, "page_ids": [""]}, "page_ids.0"),
-        ({"since": SINCE, "all": True}, None),
+        ({"since": SINCE, "all": True}, "page_ids"),
         ({"since": SINCE, "all": "perhaps"}, "all"),
     ]
     for body, field in wrong:
         response = await service.http.post("/api/backfills", json={"page_ids": [PAGE], **body})
         assert assert_problem(response, 422, field), body
     assert_problem(await service.http.post("/api/backfills", json={"page_ids": [PAGE]}), 422, "since")
-    assert_problem(await service.http.post("/api/backfills", json={"since": SINCE}), 422)
+    assert_problem(await service.http.post("/api/backfills", json={"since": SINCE}), 422, "page_ids")
     assert (await service.http.get("/api/backfills")).json()["data"] == []
 
 
