@@ -56,7 +56,7 @@ class Conversation(NamedTuple):
 class Message(NamedTuple):
     """What one item, or one row of Graph, tells of a message. With no `sent_at` it is a placeholder.
 
-    `psid` is the thread's id where Graph did not show the person, and None in an unsend that names nobody.
+    `psid` is the thread's id where Graph did not show the person, and None in an unsend, edit or reaction of nobody's.
     """
 
     page_id: str

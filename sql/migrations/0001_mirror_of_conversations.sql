@@ -280,7 +280,7 @@ CREATE INDEX unfinished_threads_by_thread ON unfinished_threads (page_id, thread
 CREATE TABLE messages (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
     mid text COLLATE "C" NOT NULL CHECK (mid <> ''),
-    -- the thread_id itself until the person is known; NULL while only an unsend that named nobody is known
+    -- the thread_id itself until the person is known; NULL while only items that name nobody are known
     psid text COLLATE "C" CHECK (psid <> ''),
     thread_id text COLLATE "C", -- NULL until Graph has shown the message
     direction text CHECK (direction IN ('inbound', 'outbound')), -- NULL until a door told who sent it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sql.errors import Refusal, refusal_of
 from sql.rows import Rows
-from sql.upsert import Connection, upsert
+from sql.upsert import Connection, ingest, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,16 +31,18 @@ class Writer:
         self._permits = asyncio.Semaphore(0)
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._in_one_call = False
         self.pid = connection.get_server_pid()
         self.retries = 0
         self.is_ready = False  # to commit
 
-    async def start(self, facts: Iterable[list[Row]]) -> None:
-        """Begin; it stops before the first statement."""
+    async def start(self, facts: Iterable[list[Row]], *, in_one_call: bool = False) -> None:
+        """Begin; it stops before the first statement. What names no threads may be written in one call."""
         rows = Rows()
         for fact in facts:
             rows.add(fact)
-        self._permits, self.retries = asyncio.Semaphore(0), 0
+        self._in_one_call = in_one_call and not rows.threads
+        self._permits, self.retries, self.is_ready = asyncio.Semaphore(0), 0, False
         self._arrived.clear()
         self._task = asyncio.create_task(self._write(rows))
         self._task.add_done_callback(lambda _: self._arrived.set())
@@ -49,6 +51,10 @@ class Writer:
     async def _write(self, rows: Rows) -> None:
         for attempt in range(RETRIES):
             try:
+                if self._in_one_call:
+                    await self._gate()
+                    await ingest(self._connection, [], rows)
+                    return
                 async with self._connection.transaction():
                     self.is_ready = False
                     await upsert(cast("Connection", self), rows)

@@ -63,13 +63,15 @@ class Two:
     def __init__(self, first: Writer, second: Writer, watcher: Connection) -> None:
         self.first, self.second, self.watcher = first, second, watcher
 
-    async def outcome(self, before: list[list[Row]], groups: list[list[list[Row]]], turns: list[bool]) -> Mirror:
+    async def outcome(
+        self, before: list[list[Row]], groups: list[list[list[Row]]], turns: list[bool], in_one_call: tuple[bool, bool]
+    ) -> Mirror:
         """What is stored after `before`, and after both groups at once, by turns."""
         try:
             for fact in before:
                 await write(self.watcher, fact)
-            await self.first.start(groups[0])
-            await self.second.start(groups[1])
+            await self.first.start(groups[0], in_one_call=in_one_call[0])
+            await self.second.start(groups[1], in_one_call=in_one_call[1])
             await race(self.first, self.second, turns)
             return await mirrored(self.watcher)
         finally:
@@ -87,10 +89,19 @@ groups = st.lists(facts(), min_size=1, max_size=4)
 
 
 @examples(60)
-@given(before=st.lists(facts(), max_size=3), group=groups, other=groups, turns=st.lists(st.booleans(), max_size=24))
+@given(
+    before=st.lists(facts(), max_size=3),
+    both=st.tuples(groups, groups),
+    turns=st.lists(st.booleans(), max_size=24),
+    in_one_call=st.tuples(st.booleans(), st.booleans()),
+)
 async def test_two_writers_at_once_end_in_the_same_rows_and_in_no_deadlock(
-    two: Two, before: list[list[Row]], group: list[list[Row]], other: list[list[Row]], turns: list[bool]
+    two: Two,
+    before: list[list[Row]],
+    both: tuple[list[list[Row]], list[list[Row]]],
+    turns: list[bool],
+    in_one_call: tuple[bool, bool],
 ) -> None:
-    told = [*before, *group, *other]
+    told = [*before, *both[0], *both[1]]
     expected = await outcome(two.watcher, told, [[n] for n in range(len(told))])
-    assert await two.outcome(before, [group, other], turns) == expected
+    assert await two.outcome(before, [*both], turns, in_one_call) == expected

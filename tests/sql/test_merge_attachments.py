@@ -101,6 +101,12 @@ async def test_what_one_door_lacks_is_never_erased(mirror: Connection) -> None:
     assert [a["url"] for a in stored.message["attachments"]] == ["https://a.example/w"]
 
 
+async def test_a_reading_of_graph_without_attachments_erases_none(mirror: Connection) -> None:
+    older = answered(shown(graphs_picture("https://g.example/1")), observed=1)
+    seen = (await after(mirror, older, answered(node("text"), observed=2))).message["attachments"]
+    assert [a["url"] for a in seen] == ["https://g.example/1"]
+
+
 async def test_graphs_sticker_and_shares_are_attachments_too(mirror: Connection) -> None:
     share = {"id": "5", "link": "https://shop.example/", "name": "Shop", "description": None}
     stored = await after(mirror, answered(node(None, sticker="https://a.example/s", shares={"data": [share]})))
@@ -186,6 +192,13 @@ async def test_an_older_signature_never_replaces_one_that_lives_longer(mirror: C
     for link in (new, old):
         await write(mirror, delivered(said(None, attachments=[picture(link)])), now=at(0))
     assert (await attachments(mirror))[0]["url"] == new
+
+
+async def test_of_several_links_only_those_that_live_longer_are_rewritten(mirror: Connection) -> None:
+    for days_of_a, days_of_b in ((0.2, 0.5), (0.3, 0.1)):
+        pictures = [picture(signed("a", days=days_of_a)), picture(signed("b", days=days_of_b))]
+        await write(mirror, delivered(said(None, attachments=pictures)), now=at(0))
+    assert [a["url"] for a in await attachments(mirror)] == [signed("a", days=0.3), signed("b", days=0.5)]
 
 
 async def test_the_link_of_an_attachment_that_is_new_is_kept_beside_the_others(mirror: Connection) -> None:

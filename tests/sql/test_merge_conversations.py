@@ -41,6 +41,14 @@ async def test_receipts_only_rise(mirror: Connection) -> None:
     assert (conversation["read_watermark"], conversation["delivered_watermark"]) == (at(5), at(7))
 
 
+async def test_a_receipt_that_rises_takes_no_other_down(mirror: Connection) -> None:
+    await write(mirror, receipt("read", ms(5)), receipt("delivery", ms(7)))
+    await write(mirror, receipt("read", ms(4)), receipt("delivery", ms(8)))
+    await write(mirror, receipt("read", ms(6)), receipt("delivery", ms(6)))
+    [conversation] = (await mirrored(mirror))["conversations"]
+    assert (conversation["read_watermark"], conversation["delivered_watermark"]) == (at(6), at(8))
+
+
 async def test_a_receipt_may_be_text_and_may_come_before_any_message(mirror: Connection) -> None:
     conversation = (await after(mirror, receipt("read", str(ms(5))), delivered(said("hi")))).conversation
     assert (conversation["read_watermark"], conversation["snippet"]) == (at(5), "hi")
@@ -154,6 +162,11 @@ async def test_a_placeholder_is_in_no_list_no_count_and_no_last_message(mirror: 
     assert await list_messages(mirror, PAGE, PERSON, after=None, limit=9) == []
     assert await list_conversations(mirror, page_id=PAGE, after=None, limit=9) == []
     assert await count_conversations(mirror, page_id=PAGE) == 0
+
+
+async def test_a_placeholder_is_not_the_last_message_beside_one_that_is(mirror: Connection) -> None:
+    stored = await after(mirror, delivered(edited("edit", mid="m_z", seconds=90)), delivered(said("hi", mid="m_a")))
+    assert stored.conversation["last_message_mid"] == "m_a"
 
 
 async def test_a_placeholder_is_inserted_when_its_message_comes(mirror: Connection) -> None:

@@ -111,6 +111,14 @@ async def test_person_and_message_of_an_event_are_kept_from_whichever_copy_names
     assert (event["psid"], event["mid"], event["via"]) == (PERSON, "m_one", "messaging")
 
 
+async def test_a_richer_copy_changes_nothing_that_it_tells_worse(mirror: Connection) -> None:
+    first = Told(mid="m_one", payload={"a": 1})
+    richer = Told(kind="unknown", via="standby", psid=None, seconds=9, payload={"b": 2})
+    [event] = (await after(mirror, first.row(), richer.row()))["conversation_events"]
+    assert (event["kind"], event["via"], event["psid"], event["mid"]) == ("order", "messaging", PERSON, "m_one")
+    assert (event["occurred_at"], event["payload"]) == (at(0), {"a": 1, "b": 2})
+
+
 async def test_an_item_of_nobody_is_an_event_without_a_conversation(mirror: Connection) -> None:
     optin = {"recipient": {"id": PAGE}, "timestamp": 1_935_817_689_000, "optin": {"ref": "r", "user_ref": "u"}}
     stored = await after(mirror, delivered(optin))

@@ -46,6 +46,13 @@ async def test_the_person_is_whoever_is_not_the_page_among_the_participants(mirr
         assert (stored.message["psid"], stored.conversation["psid"]) == (PERSON, PERSON)
 
 
+async def test_a_page_whose_id_is_the_greater_is_not_the_person(mirror: Connection) -> None:
+    listed = thread() | {"participants": {"data": [{"id": "9999"}, {"id": PERSON}]}}
+    of_page: dict[str, Any] = {"from": {"id": "9999"}, "to": {"data": [{"id": PERSON}]}}
+    for shows in (answered(listed=listed, page_id="9999"), answered(node(**of_page), page_id="9999")):
+        assert (await after(mirror, shows)).conversation["psid"] == PERSON
+
+
 async def test_the_person_is_sought_in_any_messages_from_and_to(mirror: Connection) -> None:
     parties: dict[str, Any] = {"from": {"id": PAGE}, "to": {"data": [{"id": PERSON}]}}
     of_page = node("a", mid="m_1", **parties)

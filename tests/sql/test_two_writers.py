@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sql.errors import Refusal, refusal_of
+from sql.rows import Rows, Thread
+from sql.upsert import ingest, upsert
 from tests.sql.doors import (
     answered,
     delivered,
@@ -29,6 +31,8 @@ from tests.sql.mirrored import empty, mirrored, outcome
 from tests.sql.stepping import Writer, race
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import asyncpg
 
     from sql.rows import Row
@@ -61,33 +65,41 @@ GROUPS: dict[str, list[list[Row]]] = {
 }
 
 
+@pytest.fixture
+async def pair(writers: Connections) -> AsyncIterator[tuple[Writer, Writer]]:
+    made = Writer(writers[1], writers[0]), Writer(writers[2], writers[0])
+    yield made
+    for writer in made:
+        await writer.abandon()
+
+
 @pytest.mark.parametrize("name", GROUPS)
-async def test_whoever_commits_first_the_rows_are_the_same(writers: Connections, name: str) -> None:
-    watcher = writers[0]
+async def test_whoever_commits_first_the_rows_are_the_same(
+    mirror: Connection, pair: tuple[Writer, Writer], name: str
+) -> None:
+    first, second = pair
     for other in GROUPS.values():
         told = [*GROUPS[name], *other]
-        expected = await outcome(watcher, told, [[n] for n in range(len(told))])
+        expected = await outcome(mirror, told, [[n] for n in range(len(told))])
         for groups in ((GROUPS[name], other), (other, GROUPS[name])):
-            first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
             await first.start(groups[0])
-            await second.start(groups[1])
+            await second.start(groups[1], in_one_call=True)
             assert await first.reaches_commit(second)
             if await second.reaches_commit(first):
                 await second.step(first)  # nothing of the first's was in its way: it commits before
             await race(first, second, [])
-            assert await mirrored(watcher) == expected
-            await empty(watcher)
+            assert await mirrored(mirror) == expected
+            await empty(mirror)
 
 
-async def test_writers_of_one_conversation_wait_for_each_other(writers: Connections) -> None:
-    watcher = writers[0]
-    first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
+async def test_writers_of_one_conversation_wait_for_each_other(mirror: Connection, pair: tuple[Writer, Writer]) -> None:
+    first, second = pair
     await first.start([delivered(said("a", mid="m_a", seconds=1))])
     await second.start([delivered(said("b", mid="m_b", seconds=2))])
     assert await first.reaches_commit(second)
     assert not await second.reaches_commit(first)
     await race(first, second, [])
-    [conversation] = (await mirrored(watcher))["conversations"]
+    [conversation] = (await mirrored(mirror))["conversations"]
     assert conversation["last_message_mid"] == "m_b"
 
 
@@ -100,22 +112,22 @@ def many(count: int, *, name: str) -> list[list[Row]]:
     return rows
 
 
-async def test_writers_of_the_same_keys_in_opposite_order_never_wait_in_a_circle(writers: Connections) -> None:
-    watcher = writers[0]
-    first, second = Writer(writers[1], watcher), Writer(writers[2], watcher)
+async def test_writers_of_the_same_keys_in_opposite_order_never_wait_in_a_circle(
+    mirror: Connection, pair: tuple[Writer, Writer]
+) -> None:
+    first, second = pair
     rows, others = many(520, name="a"), many(520, name="b")
     await first.start(rows)
     await second.start(others[::-1])
     await race(first, second, [True, False] * 40)
-    stored = await mirrored(watcher)
+    stored = await mirrored(mirror)
     assert (len(stored["conversations"]), len(stored["conversation_events"])) == (520, 1040)
     assert {m["text"] for m in stored["messages"]} == {"b"}
 
 
-async def test_a_late_lock_that_is_not_free_is_not_waited_for(writers: Connections) -> None:
-    watcher = writers[0]
-    await write(watcher, answered(node("graph", **NOBODY), listed=thread(person=None)))
-    webhook, graph = Writer(writers[1], watcher), Writer(writers[2], watcher)
+async def test_a_late_lock_that_is_not_free_is_not_waited_for(mirror: Connection, pair: tuple[Writer, Writer]) -> None:
+    webhook, graph = pair
+    await write(mirror, answered(node("graph", **NOBODY), listed=thread(person=None)))
     await webhook.start([delivered(said("hello"))])
     await graph.start([answered(node("older", mid="m_two", **NOBODY), listed=thread(person=None))])
     for _ in range(2):  # the thread is locked, its messages are not
@@ -124,7 +136,7 @@ async def test_a_late_lock_that_is_not_free_is_not_waited_for(writers: Connectio
     assert webhook.retries == 1
     assert await graph.reaches_commit(webhook)
     await race(webhook, graph, [])
-    stored = await mirrored(watcher)
+    stored = await mirrored(mirror)
     assert {m["psid"] for m in stored["messages"]} == {"7001"}
     assert [c["psid"] for c in stored["conversations"]] == ["7001"]
 
@@ -134,9 +146,16 @@ async def test_a_late_lock_that_is_not_free_is_not_waited_for(writers: Connectio
 
 async def write_until_stored(connection: Connection, facts: list[list[Row]]) -> None:
     """Write as the product does, which tries once more where only the moment was bad; a deadlock is no such moment."""
+    rows = Rows()
+    for fact in facts:
+        rows.add(fact)
     for attempt in range(200):
         try:
-            await write(connection, *facts)
+            if rows.threads:
+                async with connection.transaction():
+                    await upsert(connection, rows)
+            else:
+                await ingest(connection, [], rows)
         except Exception as error:
             if refusal_of(error) is not Refusal.RETRY or getattr(error, "sqlstate", "") == "40P01" or attempt == 199:
                 raise
@@ -178,8 +197,9 @@ async def test_many_writers_at_once_lose_nothing_and_never_deadlock(writers: Con
 
     async def write_all(connection: Connection, order: list[int]) -> None:
         while order:
-            batch, order = order[:12], order[12:]
-            await write_until_stored(connection, [told[n] for n in batch])
+            batch, order = [told[n] for n in order[:12]], order[12:]
+            for of_graph in (False, True):
+                await write_until_stored(connection, [f for f in batch if isinstance(f[0], Thread) is of_graph])
 
     orders = [random.sample(range(len(told)), len(told)) for _ in range(3)]
     await asyncio.gather(*(write_all(c, order) for c, order in zip(writers[1:4], orders, strict=True)))

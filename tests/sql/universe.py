@@ -109,7 +109,7 @@ def unsends(draw: DrawFn) -> list[Row]:
 
 @st.composite
 def edits(draw: DrawFn) -> list[Row]:
-    """One of a message's edits."""
+    """One of a message's edits, now and then of nobody."""
     place = draw(places)
     value = {
         "mid": place.mid,
@@ -117,24 +117,24 @@ def edits(draw: DrawFn) -> list[Row]:
         "num_edit": draw(st.sampled_from([1, 2, 10])),
     }
     made = item("message_edit", value, seconds=draw(moments), person=place.person, page_id=place.page_id)
+    if draw(st.integers(0, 3)) == 0:
+        del made["sender"]
     return delivered(made, page_id=place.page_id, **draw(envelopes()))
 
 
 @st.composite
 def reactions(draw: DrawFn) -> list[Row]:
-    """A reaction put on or taken off, by the person or by the Page."""
+    """A reaction put on or taken off, by the person or by the Page, which may not say whose message it is."""
     place = draw(places)
     value: dict[str, Any] = {"mid": place.mid, "action": "unreact"}
     if draw(st.booleans()):
         value |= {"action": "react", "emoji": draw(emojis), "reaction": draw(st.sampled_from(["love", "other", None]))}
+    from_page = draw(st.booleans())
     made = item(
-        "reaction",
-        value,
-        seconds=draw(moments),
-        person=place.person,
-        page_id=place.page_id,
-        from_page=draw(st.booleans()),
+        "reaction", value, seconds=draw(moments), person=place.person, page_id=place.page_id, from_page=from_page
     )
+    if from_page and draw(st.booleans()):
+        del made["recipient"]
     return delivered(made, page_id=place.page_id, **draw(envelopes()))
 
 

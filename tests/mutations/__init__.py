@@ -1,0 +1,12 @@
+"""Deliberate mistakes: for each rule of merging at least one, and the tests that have to notice it."""
+
+from __future__ import annotations
+
+from tests.mutations.conversations import CONVERSATIONS
+from tests.mutations.messages import MESSAGES
+from tests.mutations.mutation import Mutation
+from tests.mutations.writers import WRITERS
+
+MUTATIONS = [*MESSAGES, *CONVERSATIONS, *WRITERS]
+
+__all__ = ["MUTATIONS", "Mutation"]
