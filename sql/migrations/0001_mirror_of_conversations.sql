@@ -13,15 +13,21 @@
 --   edits     {num_edit: [clock, text]}             the newest, then the greater text
 --   graph     {field: [observed_ms, value]}         arrays compare element by element: newest observation first
 --   links     {unsigned link: [expires_at, link]}   the link that lives longest
-CREATE FUNCTION merge_fields(a jsonb, b jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE
-        WHEN a IS NULL THEN b
-        WHEN b IS NULL OR a = b THEN a
-        ELSE (
-            SELECT jsonb_object_agg(k.key, GREATEST(a -> k.key, b -> k.key))
-            FROM (SELECT jsonb_object_keys(a) UNION SELECT jsonb_object_keys(b)) AS k (key)
-        )
-    END
+-- Not in SQL, like some that follow: such a function starts an executor at every call, or is parsed anew by every
+-- statement that it is a part of.
+CREATE FUNCTION merge_fields(a jsonb, b jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    IF a IS NULL THEN
+        RETURN b;
+    END IF;
+    IF b IS NULL OR a = b THEN
+        RETURN a;
+    END IF;
+    RETURN (
+        SELECT jsonb_object_agg(k.key, GREATEST(a -> k.key, b -> k.key))
+        FROM (SELECT jsonb_object_keys(a) UNION SELECT jsonb_object_keys(b)) AS k (key)
+    );
+END
 $$;
 
 -- A time as a number whose maximum is the newest real time; an estimated one (the item had no time of its own)
@@ -33,18 +39,20 @@ $$;
 
 -- Whether incoming links are worth a write: one is new, or a stored one has less than a day to live.
 CREATE FUNCTION links_are_stale(stored jsonb, incoming jsonb, at timestamptz) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT incoming IS NOT NULL AND (
-        stored IS NULL
-        OR EXISTS (
-            SELECT FROM jsonb_each(incoming) AS i (key, value)
-            WHERE NOT stored ? i.key
-            OR (
-                i.value > stored -> i.key
-                AND (stored -> i.key ->> 0)::bigint < extract(epoch FROM at + interval '1 day') * 1000
-            )
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    IF incoming IS NULL OR stored IS NULL THEN
+        RETURN incoming IS NOT NULL;
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM jsonb_each(incoming) AS i (key, value)
+        WHERE NOT stored ? i.key
+        OR (
+            i.value > stored -> i.key
+            AND (stored -> i.key ->> 0)::bigint < extract(epoch FROM at + interval '1 day') * 1000
         )
-    )
+    );
+END
 $$;
 
 -- The kind of an event: any that a version of this code has a name for beats `unknown`.
@@ -79,38 +87,42 @@ $$;
 -- The attachments of both doors joined: the n-th of a type at one door is the n-th of that type at the other;
 -- what Graph says of it goes before what the webhook said.
 CREATE FUNCTION visible_attachments(original jsonb, graph jsonb, links jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    WITH o AS (
-        SELECT a.value, a.n, row_number() OVER (PARTITION BY a.value ->> 'type' ORDER BY a.n) AS nth
-        FROM jsonb_array_elements(original) WITH ORDINALITY AS a (value, n)
-    ),
-    g AS (
-        SELECT a.value, a.n, row_number() OVER (PARTITION BY a.value ->> 'type' ORDER BY a.n) AS nth
-        FROM jsonb_array_elements(graph) WITH ORDINALITY AS a (value, n)
-    ),
-    joined AS (
-        SELECT
-            o.n AS original_n,
-            g.n AS graph_n,
-            COALESCE(o.value, '{}') || COALESCE(g.value, '{}') AS value,
-            COALESCE(o.value -> 'extra', '{}') || COALESCE(g.value -> 'extra', '{}') AS extra
-        FROM o FULL JOIN g ON o.value ->> 'type' = g.value ->> 'type' AND o.nth = g.nth
-    )
-    SELECT jsonb_agg(
-        jsonb_strip_nulls(
-            j.value
-            || jsonb_build_object(
-                'url', signed_link(j.value -> 'url', links),
-                'url_expires_at', links -> (j.value ->> 'url') -> 2,
-                'extra', (
-                    SELECT jsonb_object_agg(x.key, signed_link(x.value, links))
-                    FROM jsonb_each(j.extra) AS x (key, value)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN (
+        WITH o AS (
+            SELECT a.value, a.n, row_number() OVER (PARTITION BY a.value ->> 'type' ORDER BY a.n) AS nth
+            FROM jsonb_array_elements(original) WITH ORDINALITY AS a (value, n)
+        ),
+        g AS (
+            SELECT a.value, a.n, row_number() OVER (PARTITION BY a.value ->> 'type' ORDER BY a.n) AS nth
+            FROM jsonb_array_elements(graph) WITH ORDINALITY AS a (value, n)
+        ),
+        joined AS (
+            SELECT
+                o.n AS original_n,
+                g.n AS graph_n,
+                COALESCE(o.value, '{}') || COALESCE(g.value, '{}') AS value,
+                COALESCE(o.value -> 'extra', '{}') || COALESCE(g.value -> 'extra', '{}') AS extra
+            FROM o FULL JOIN g ON o.value ->> 'type' = g.value ->> 'type' AND o.nth = g.nth
+        )
+        SELECT jsonb_agg(
+            jsonb_strip_nulls(
+                j.value
+                || jsonb_build_object(
+                    'url', signed_link(j.value -> 'url', links),
+                    'url_expires_at', links -> (j.value ->> 'url') -> 2,
+                    'extra', (
+                        SELECT jsonb_object_agg(x.key, signed_link(x.value, links))
+                        FROM jsonb_each(j.extra) AS x (key, value)
+                    )
                 )
             )
+            ORDER BY j.original_n NULLS LAST, j.graph_n
         )
-        ORDER BY j.original_n NULLS LAST, j.graph_n
-    )
-    FROM joined AS j
+        FROM joined AS j
+    );
+END
 $$;
 
 -- All that readers see of the registers, links without their signatures: what counts as a change.
