@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from app import metrics
+from app.webhook.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ class GroupCommit:
         self._queue: list[_Waiting] = []
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._deadlines: Deadlines[asyncio.Future[None]] = Deadlines(_time_is_up)
         self._writers: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -73,19 +75,14 @@ class GroupCommit:
         size = len(delivery.body)
         if self._closing or self._bytes + size > MAX_QUEUE_BYTES:
             raise NotDurableError("the queue is full")
-        now = time.monotonic()
-        deadline = (now if began is None else began) + COMMIT_WITHIN_SECONDS
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        # a timer each: the transaction that it is in may have the time of those that came later
-        timer = loop.call_later(deadline - now, _time_is_up, done)
+        deadline = (time.monotonic() if began is None else began) + COMMIT_WITHIN_SECONDS
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # its own, also within a transaction: that may have the time of those that came later
+        self._deadlines.add(deadline, done)
         self._queue.append(_Waiting(delivery, done, deadline))
         self._bytes += size
         self._arrived.set()
-        try:
-            await done
-        finally:
-            timer.cancel()
+        await done
 
     async def _run(self) -> None:
         while True:
@@ -141,5 +138,4 @@ class GroupCommit:
 
 
 def _time_is_up(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_exception(NotDurableError("no commit in time"))
+    done.set_exception(NotDurableError("no commit in time"))

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 
 from app import metrics
 from app.problems import problem
+from app.webhook.deadlines import Deadlines
 from app.webhook.group_commit import NotDurableError
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
@@ -54,6 +55,31 @@ class BodyTooLargeError(Exception):
     """The body is larger than any delivery of Facebook's."""
 
 
+class _Reading:
+    """A body on its way in, read by the current task, which `give_up` interrupts."""
+
+    __slots__ = ("_is_late", "_task")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._is_late = False
+
+    def done(self) -> bool:
+        return self._task is None
+
+    def end(self) -> None:
+        self._task = None
+
+    def give_up(self) -> None:
+        if self._task is not None:
+            self._is_late = True
+            self._task.cancel()
+
+    def was_given_up(self) -> bool:
+        """Whether it was this that cancelled the task, and nobody else beside it."""
+        return self._is_late and self._task is not None and self._task.uncancel() == 0
+
+
 class Receiver:
     """The endpoint. `secrets` are the app's, current first; without any, nothing is let in."""
 
@@ -72,6 +98,7 @@ class Receiver:
         self._random = random.SystemRandom().getrandbits(64)
         self._count = 0
         self._unknown: set[str] = set()
+        self._readings: Deadlines[_Reading] = Deadlines(_Reading.give_up)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -102,8 +129,7 @@ class Receiver:
         try:
             if length is not None and length.isdigit() and int(length[:20]) > MAX_BODY:
                 raise BodyTooLargeError
-            async with asyncio.timeout(BODY_WITHIN_SECONDS):
-                body = await self._read(receive)
+            body = await self._read_in_time(receive, began + BODY_WITHIN_SECONDS)
         except BodyTooLargeError:
             log.error("delivery_too_large", declared=(length or b"").decode("ascii", "replace")[:20], limit=MAX_BODY)
             await self._refuse(scope, receive, send, 413, "too_large", f"a delivery has at most {MAX_BODY} bytes")
@@ -132,8 +158,25 @@ class Receiver:
         await send(_OK_START)
         await send(_OK_BODY)
 
+    async def _read_in_time(self, receive: Receive, deadline: float) -> bytes | None:
+        """Read the body; None when the client went away.
+
+        Raises:
+            BodyTooLargeError, TimeoutError: it is, or was not there by the deadline.
+
+        """
+        reading = _Reading()
+        self._readings.add(deadline, reading)
+        try:
+            return await self._read(receive)
+        except asyncio.CancelledError:
+            if reading.was_given_up():
+                raise TimeoutError from None
+            raise
+        finally:
+            reading.end()
+
     async def _read(self, receive: Receive) -> bytes | None:
-        """Read the body; None when the client went away."""
         message = await receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.disconnect":
