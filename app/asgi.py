@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 
 from app.api.routes import api_routes
 from app.api.wire import RequireKey
+from app.collector import calm_collector
 from app.database import migrated_database
 from app.ending import told_to_end
 from app.health import health_routes
@@ -131,4 +132,6 @@ def from_environment() -> Starlette:
     """Build the application from the environment: what `serve` gives to uvicorn."""
     settings = load_settings(Settings)
     configure_logging(settings.log_level)
-    return make_app(settings)
+    app = make_app(settings)
+    calm_collector()
+    return app

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.routing import Route
 
 from app.asgi import make_app
+from app.collector import calm_collector
 from app.logs import configure_logging
 from app.settings import Settings
 from app.webhook.group_commit import GroupCommit
@@ -92,8 +93,9 @@ def main() -> None:
     settings = Settings()
     configure_logging(settings.log_level)
     config = uvicorn.Config(
-        bench_app(settings), loop="uvloop", http="httptools", access_log=False, log_config=None, lifespan="on"
+        bench_app(settings), loop="uvloop", http="httptools", access_log=False, log_config=None, server_header=False
     )
+    calm_collector()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 
 
