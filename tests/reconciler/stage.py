@@ -103,7 +103,8 @@ class Stage:
             limits=limits,
             hang=cut_off,
         )
-        self.tokens = TokenBox([Fernet.generate_key().decode()])
+        self.key = Fernet.generate_key().decode()
+        self.tokens = TokenBox([self.key])
         self.overlap, self.concurrency = overlap, concurrency
         self.behaviour = self.graph.behaviour
         self.between = Between(httpx.ASGITransport(self.graph.app))
@@ -213,7 +214,8 @@ class Stage:
         return mids
 
     def page_of(self, thread: Any) -> Page:
-        return self.world.pages[thread.page]
+        page: Page = self.world.pages[thread.page]
+        return page
 
     def updated(self, thread: Any) -> datetime:
         """A thread's `updated_time`, as Graph shows it now."""
@@ -255,6 +257,14 @@ class Stage:
             (place,) = worker._places
             with pytest.raises(Killed):
                 await place
+
+    def trouble(self, fault: str, page: Page) -> None:
+        """Let a fault happen to every call for one Page."""
+        self.faults.add(Fault(fault, page_id=page.id))
+
+    def forget_key(self) -> None:
+        """Lose the key with which the tokens were stored."""
+        self.tokens = TokenBox([Fernet.generate_key().decode()])
 
     def poison(self, thread: Any) -> None:
         """Let Graph fail whenever messages of this thread are asked for, alone or in a list."""
