@@ -35,8 +35,9 @@ def run_tests(folder: Path, server: str, tests: tuple[str, ...]) -> tuple[int, s
     done = subprocess.run(
         [sys.executable, *PYTEST, *tests], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    last = failed[0] if failed else (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
+    lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
+    telling = [line for word in ("FAILED", "ERROR") for line in lines if line.startswith(word)]
+    last = telling[0] if telling else lines[-1]
     return done.returncode, last
 
 

@@ -90,13 +90,6 @@ CONVERSATIONS = [
     ),
     _in_conversations(
         "placeholder",
-        "it counts",
-        UPSERT,
-        "        WHERE s.is_changed AND s.sent_at IS NOT NULL\n        GROUP BY",
-        "        WHERE s.is_changed\n        GROUP BY",
-    ),
-    _in_conversations(
-        "placeholder",
         "it is listed",
         "sql/conversations.py",
         "AND m.psid = $3 AND m.sent_at IS NOT NULL",

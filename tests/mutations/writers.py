@@ -12,6 +12,7 @@ _BATCHES = "sql/batches.py"
 _REKEY = "sql/rekey.py"
 
 _in_upsert = partial(Mutation, tests=("tests/sql/test_upsert.py",))
+_in_messages = partial(Mutation, tests=("tests/sql/test_merge_messages.py",))
 _in_two_writers = partial(Mutation, tests=("tests/sql/test_two_writers.py", "tests/sql/test_confluence.py"))
 
 WRITERS = [
@@ -38,6 +39,13 @@ WRITERS = [
         "bool_or(s.is_inserted)",
     ),
     _in_upsert(
+        "counts",
+        "what is only referred to is unchanged",
+        _MESSAGES,
+        "for m in rows if m.sent_at is not None or m.edits or m.deleted_at})",
+        "for m in rows})",
+    ),
+    _in_upsert(
         "provenance",
         "the last receipt is kept",
         SCHEMA,
@@ -58,7 +66,7 @@ WRITERS = [
         "IF stored.delivery_id IS NULL THEN\n",
         "IF incoming.delivery_id IS NOT NULL THEN\n",
     ),
-    _in_upsert(
+    _in_messages(
         "joining",
         "of two texts one is dropped unseen",
         _MESSAGES,

@@ -12,6 +12,9 @@ from sql.errors import Refusal, refusal_of
 from sql.rows import Rows, Thread
 from sql.upsert import ingest, upsert
 from tests.sql.doors import (
+    PAGE,
+    PERSON,
+    THREAD,
     answered,
     delivered,
     echoed,
@@ -73,15 +76,17 @@ async def pair(writers: Connections) -> AsyncIterator[tuple[Writer, Writer]]:
         await writer.abandon()
 
 
+@pytest.mark.parametrize("before", [[], [delivered(said("before"))]], ids=["at first", "beside a message"])
 @pytest.mark.parametrize("name", GROUPS)
 async def test_whoever_commits_first_the_rows_are_the_same(
-    mirror: Connection, pair: tuple[Writer, Writer], name: str
+    mirror: Connection, pair: tuple[Writer, Writer], name: str, before: list[list[Row]]
 ) -> None:
     first, second = pair
     for other in GROUPS.values():
-        told = [*GROUPS[name], *other]
+        told = [*before, *GROUPS[name], *other]
         expected = await outcome(mirror, told, [[n] for n in range(len(told))])
         for groups in ((GROUPS[name], other), (other, GROUPS[name])):
+            await write(mirror, *before)
             await first.start(groups[0])
             await second.start(groups[1], in_one_call=True)
             assert await first.reaches_commit(second)
@@ -139,6 +144,56 @@ async def test_a_late_lock_that_is_not_free_is_not_waited_for(mirror: Connection
     stored = await mirrored(mirror)
     assert {m["psid"] for m in stored["messages"]} == {"7001"}
     assert [c["psid"] for c in stored["conversations"]] == ["7001"]
+
+
+async def test_a_late_conversation_that_is_not_free_is_not_waited_for(
+    mirror: Connection, pair: tuple[Writer, Writer]
+) -> None:
+    await write(mirror, delivered(said("hello")))
+    graph, webhook = pair
+    nodes = [node("hello", **NOBODY), node("newer", mid="m_two", **NOBODY)]
+    await graph.start([answered(*nodes, listed=thread(person=None))])
+    await webhook.start([delivered(said("newer", mid="m_two"))])
+    for _ in range(4):  # threads, the conversation of nobody, the messages
+        assert await graph.step(webhook)
+    assert not await webhook.reaches_commit(graph)
+    assert not await graph.reaches_commit(webhook)
+    assert graph.retries == 1
+    assert await webhook.reaches_commit(graph)
+    await race(graph, webhook, [])
+    stored = await mirrored(mirror)
+    assert [c["psid"] for c in stored["conversations"]] == [PERSON]
+    assert {m["psid"] for m in stored["messages"]} == {PERSON}
+
+
+async def test_the_person_that_a_thread_goes_to_is_locked_with_all_the_others(
+    mirror: Connection, pair: tuple[Writer, Writer]
+) -> None:
+    await write(mirror, answered(node("graph", **NOBODY), listed=thread(person=None)))
+    graph, webhook = pair
+    of_another = item("message", {"mid": "m_9", "text": "hello"}, person="9001")
+    await graph.start([[Thread(PAGE, THREAD, PERSON)], delivered(of_another)])
+    await webhook.start([delivered(said("b", mid="m_8")), delivered(of_another)])
+    for _ in range(3):  # threads, and the conversations
+        assert await graph.step(webhook)
+    assert not await webhook.reaches_commit(graph)
+    assert await graph.reaches_commit(webhook)
+    await race(graph, webhook, [])
+    assert [c["psid"] for c in (await mirrored(mirror))["conversations"]] == [PERSON, "9001"]
+
+
+async def test_a_last_message_is_derived_under_a_lock_though_nobody_named_the_conversation(
+    mirror: Connection, pair: tuple[Writer, Writer]
+) -> None:
+    await write(mirror, delivered(said("secret")))
+    webhook, nobodys = pair
+    await webhook.start([delivered(said("newer", mid="m_two", seconds=9))])
+    await nobodys.start([delivered(NOBODYS)])
+    assert await webhook.reaches_commit(nobodys)
+    assert not await nobodys.reaches_commit(webhook)
+    await race(webhook, nobodys, [])
+    [conversation] = (await mirrored(mirror))["conversations"]
+    assert (conversation["last_message_mid"], conversation["snippet"]) == ("m_two", "newer")
 
 
 # -- all at once --------------------------------------------------------------------------------------------------
@@ -202,5 +257,7 @@ async def test_many_writers_at_once_lose_nothing_and_never_deadlock(writers: Con
                 await write_until_stored(connection, [f for f in batch if isinstance(f[0], Thread) is of_graph])
 
     orders = [random.sample(range(len(told)), len(told)) for _ in range(3)]
-    await asyncio.gather(*(write_all(c, order) for c, order in zip(writers[1:4], orders, strict=True)))
+    async with asyncio.TaskGroup() as tasks:
+        for connection, order in zip(writers[1:4], orders, strict=True):
+            tasks.create_task(write_all(connection, order))
     assert await mirrored(writers[0]) == expected

@@ -121,6 +121,11 @@ async def test_a_message_told_in_many_ways_at_once_is_one_insert(mirror: Connect
     assert await write(mirror, *told) == Counts(inserted=1)
 
 
+async def test_what_is_only_referred_to_counts_for_nothing(mirror: Connection) -> None:
+    assert await write(mirror, delivered(said("a"), reacted("❤"), reacted("❤", mid="m_two"))) == Counts(inserted=1)
+    assert await write(mirror, delivered(reacted("😀", seconds=1))) == Counts()
+
+
 async def test_new_messages_from_a_time_on_count_as_repaired(mirror: Connection) -> None:
     rows = Rows()
     rows.add(

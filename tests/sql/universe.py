@@ -11,7 +11,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from sql.json_values import dumps
-from sql.rows import Message, Row
+from sql.rows import Conversation, Event, Message, Reaction, Row
 from tests.sql.doors import PAGE, answered, at, delivered, graph_time, item
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def answers(draw: DrawFn) -> list[Row]:
 
 
 @st.composite
-def corners(draw: DrawFn) -> list[Row]:
+def odd_messages(draw: DrawFn) -> list[Row]:
     """A message's row as no body above makes it: every field set or unset on its own."""
     place = draw(places)
     rank = draw(st.sampled_from([0, 1, 2, 9]))
@@ -253,8 +253,89 @@ def corners(draw: DrawFn) -> list[Row]:
     return [row]
 
 
+@st.composite
+def odd_events(draw: DrawFn) -> list[Row]:
+    """An event's row of an identity that others share, every field set or unset on its own."""
+    place = draw(places)
+    payload: dict[str, Any] = {
+        "a": draw(st.sampled_from([None, 1, 2])),
+        "b": draw(st.sampled_from([None, [], {"c": 1}, "d"])),
+    }
+    return [
+        Event(
+            place.page_id,
+            draw(st.sampled_from(["k1", "k2"])),
+            draw(st.sampled_from([None, place.person])),
+            draw(st.sampled_from(["unknown", "order", "referral"])),
+            draw(st.sampled_from(["messaging", "standby", "changes"])),
+            draw(st.sampled_from([None, place.mid])),
+            at(draw(st.sampled_from([0.0, 0.000001, 1.0]))),
+            draw(st.booleans()),
+            dumps({key: value for key, value in payload.items() if draw(st.booleans())}),
+            at(60),
+            at(60).date(),
+            UUID(int=5),
+        )
+    ]
+
+
+@st.composite
+def odd_conversations(draw: DrawFn) -> list[Row]:
+    """A conversation's row with any receipts and any of Graph's fields."""
+    place = draw(places)
+    marks = st.sampled_from([None, at(0), at(1)])
+    values: dict[str, list[Any]] = {"name": ["Ada", "Bo"], "unread_count": [0, 1], "can_reply": [True, False]}
+    graph = {
+        field: [draw(st.integers(0, 1)), draw(st.integers(0, 1)), draw(st.sampled_from(among))]
+        for field, among in values.items()
+        if draw(st.booleans())
+    }
+    return [
+        Conversation(
+            place.page_id,
+            place.person,
+            draw(st.sampled_from(["messenger", "instagram"])),
+            dumps(graph) if graph else None,
+            draw(marks),
+            draw(marks),
+        )
+    ]
+
+
+@st.composite
+def odd_reactions(draw: DrawFn) -> list[Row]:
+    """A reaction's row, with the placeholder that goes before it."""
+    place = draw(places)
+    is_removed = draw(st.booleans())
+    placeholder = Message(place.page_id, place.mid, draw(st.sampled_from([None, place.person])))
+    reaction = Reaction(
+        place.page_id,
+        place.mid,
+        draw(st.sampled_from([place.person, place.page_id])),
+        None if is_removed else draw(st.sampled_from([None, "love", "wow"])),
+        None if is_removed else draw(st.sampled_from([None, "❤", "😀"])),
+        is_removed,
+        at(draw(st.sampled_from([0.0, 0.000001, 1.0, 2.0]))),
+        draw(st.booleans()),
+        at(60).date(),
+        UUID(int=6),
+    )
+    return [placeholder, reaction]
+
+
 def facts() -> SearchStrategy[list[Row]]:
     """Any one thing that a door may tell; its rows travel together."""
     return st.one_of(
-        messages(), unsends(), edits(), reactions(), reactions(), receipts(), others(), answers(), answers(), corners()
+        messages(),
+        unsends(),
+        edits(),
+        reactions(),
+        receipts(),
+        others(),
+        answers(),
+        answers(),
+        odd_messages(),
+        odd_reactions(),
+        odd_conversations(),
+        odd_events(),
     )
