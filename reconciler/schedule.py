@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from reconciler.downtime import Heartbeat
+from reconciler.due import soon
+from sql.pace import bring_forward, silent_pages
 from sql.sync_runs import enqueue_due
 
 if TYPE_CHECKING:
@@ -37,10 +40,21 @@ class Schedule:
 
     def __init__(self, pool: Pool, worker: Worker, *, interval: timedelta) -> None:
         self._pool, self._worker, self._interval = pool, worker, interval
+        self._heartbeat = Heartbeat(pool, "schedule", interval=interval)
 
     async def run_once(self) -> dict[str, int]:
-        """Queue what is due and start what is queued; returns how many of each."""
+        """Queue what is due and start what is queued; returns how many of each.
+
+        First Pages that are overdue after our own downtime are spread, and those brought forward whose webhooks have
+        fallen silent.
+        """
+        await self._heartbeat.run_once()
         async with self._pool.acquire() as connection:
+            now, silent = await silent_pages(connection)
+            if silent:
+                log.warning("webhooks_silent", pages=silent)
+                due = soon(silent, base=self._interval, now=now)
+                await bring_forward(connection, due, longest=self._interval)
             queued = await enqueue_due(connection, every=self._interval)
         return {"queued": queued, "started": await self._worker.wake()}
 

@@ -7,12 +7,14 @@ a refusal each is asked for alone.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from reconciler.graph.errors import GraphError, GraphUnavailable, RateLimited, TokenDead
 from reconciler.tokens import TokenUnreadableError
+from sql.pace import bring_forward
 from sql.pages import read_page
 from sql.subscriptions import claim_checks, record_check, record_failed_check, refused_fields
 
@@ -113,6 +115,8 @@ class Watchdog:
                 missing=found.missing,
                 error=found.error,
             )
+            if found.missing:  # what they would have brought is missing, too
+                await bring_forward(connection, {page_id: datetime.now(UTC)})
         if found.missing:
             log.warning(
                 "subscription_repaired",

@@ -15,6 +15,7 @@ import asyncpg
 import structlog
 
 from reconciler.graph.errors import AccessDenied, Blocked, GraphError, RateLimited, TokenDead
+from reconciler.planner import Planner
 from reconciler.tokens import TokenUnreadableError
 from reconciler.walk import Walk
 from sql.cooldowns import APP, cool_down, page_scope
@@ -49,12 +50,12 @@ class Pace(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """What a run came to. `state` is queued when it is put off; `next_in` is when the Page is due again."""
+    """What a run came to. `state` is queued when it is put off; the Page is not due again before `next_in`."""
 
     state: str
     error: str | None = None
     api_calls: int = 0
-    next_in: timedelta | None = None
+    next_in: timedelta = timedelta(0)
 
 
 class Worker:
@@ -70,6 +71,7 @@ class Worker:
         on_end: Callable[[str, str], None] = lambda _kind, _state: None,
     ) -> None:
         self._pool, self._client, self._tokens, self._pace = pool, client, tokens, pace
+        self._planner = Planner(pace.interval, client)
         self._on_end = on_end
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._places: set[asyncio.Task[None]] = set()
@@ -171,9 +173,11 @@ class Worker:
                 return
             if page is not None and ending.state == "succeeded" and page.state == "needs_reauth":
                 await mark_active(connection, page, now=datetime.now(UTC))
-            next_in = max(ending.next_in or self._pace.interval, self._pace.interval)
+            plan = await self._planner.plan(
+                connection, run, ending.state, api_calls=ending.api_calls, at_least=ending.next_in
+            )
             await finish_run(
-                connection, run, ending.state, error=ending.error, api_calls=ending.api_calls, next_in=next_in
+                connection, run, ending.state, error=ending.error, api_calls=ending.api_calls, next_sync=plan
             )
         self._on_end(run.kind, ending.state)
         log.info("run_ended", state=ending.state, error=ending.error)

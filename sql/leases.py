@@ -20,6 +20,7 @@ from sql.json_values import dumps
 from sql.threads import leave_unfinished
 
 if TYPE_CHECKING:
+    from sql.pace import NextSync
     from sql.rows import Counts
     from sql.upsert import Connection
 
@@ -197,9 +198,9 @@ async def checkpoint(
 
 
 async def finish_run(
-    connection: Connection, run: Run, state: str, *, error: str | None, api_calls: int, next_in: timedelta
+    connection: Connection, run: Run, state: str, *, error: str | None, api_calls: int, next_sync: NextSync
 ) -> None:
-    """End a run and let the Page go, in one transaction.
+    """End a run and let the Page go, in one transaction. Only a run that looked for what is new moves the due time.
 
     A run that walked the whole list moves the watermark: to the newest conversation it saw, never past the `Date` of
     its first answer, and only forward. One that saw none, or failed, or was a backfill, leaves it.
@@ -238,7 +239,14 @@ async def finish_run(
                 UPDATE facebook_pages SET
                     watermark = GREATEST(watermark, $4),
                     last_synced_at = CASE WHEN $5 THEN now() ELSE last_synced_at END,
-                    next_sync_at = GREATEST(next_sync_at, now() + $6::interval),
+                    next_sync_at = CASE WHEN $6 THEN now() + $7::interval ELSE next_sync_at END,
+                    sync_interval_seconds = CASE
+                        WHEN $6 THEN COALESCE(extract(epoch FROM $8::interval), sync_interval_seconds)
+                        ELSE sync_interval_seconds
+                    END,
+                    daily_call_budget = COALESCE($9, daily_call_budget),
+                    calls_last_day = $10,
+                    usage_percent = $11,
                     lease_holder = NULL,
                     lease_until = NULL
                 WHERE page_id = $1 AND lease_holder = $2 AND lease_term = $3
@@ -248,7 +256,8 @@ async def finish_run(
                 run.term,
                 row["reached"] if moves else None,
                 moves,
-                next_in if run.kind != "backfill" else NOW,
+                run.kind in {"incremental", "full"},
+                *next_sync,
             )
     if row is None:
         raise StaleLease(f"run {run.id} is no longer this worker's")

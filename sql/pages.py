@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SHOWN = """
     SELECT
         p.page_id, p.name, p.state, p.state_reason, p.subscribed_at, p.watermark, p.last_synced_at, p.next_sync_at,
+        p.sync_interval_seconds, p.daily_call_budget, p.calls_last_day, p.usage_percent,
         s.last_webhook_at, s.checked_at AS subscription_checked_at, s.subscribed_fields, s.refused_fields,
         s.error AS subscription_error, p.created_at, p.updated_at
     FROM facebook_pages AS p LEFT JOIN page_subscriptions AS s ON s.page_id = p.page_id

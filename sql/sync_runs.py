@@ -85,18 +85,21 @@ async def enqueue_run(
 async def enqueue_due(connection: Connection, *, every: timedelta) -> int:
     """Queue an incremental run for each Page that is due; returns how many were queued.
 
+    `every` is the interval of a Page that has none of its own yet.
+
     A first load that is only reading older messages is no reason to wait: it gives way.
     """
     return int(
         await connection.fetchval(
             """
             WITH due AS (
-                SELECT p.page_id FROM facebook_pages AS p
+                SELECT p.page_id, p.next_sync_at FROM facebook_pages AS p
                 WHERE p.state = 'active' AND p.next_sync_at <= now()
                 FOR UPDATE SKIP LOCKED
             ),
             moved AS (
-                UPDATE facebook_pages AS p SET next_sync_at = now() + $1::interval
+                UPDATE facebook_pages AS p
+                SET next_sync_at = now() + COALESCE(p.sync_interval_seconds * interval '1 s', $1)
                 FROM due WHERE p.page_id = due.page_id
             ),
             queued AS (
@@ -107,6 +110,7 @@ async def enqueue_due(connection: Connection, *, every: timedelta) -> int:
                     WHERE r.page_id = due.page_id AND r.state IN ('queued', 'running')
                     AND r.kind IN ('incremental', 'full') AND NOT r.is_deep
                 )
+                ORDER BY due.next_sync_at, due.page_id
                 ON CONFLICT DO NOTHING
                 RETURNING id
             )

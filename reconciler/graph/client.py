@@ -86,6 +86,7 @@ class GraphClient:
         self._closed_until: dict[str, tuple[float, RateLimited]] = {}
         self._other_versions: set[str] = set()
         self.calls: dict[str, int] = {}
+        self.percent_used: dict[str, float] = {}  # of each Page's limit, as its last answer told; 0: it told nothing
 
     async def get(self, token: str, page_id: str, path: str, params: Mapping[str, str | int]) -> Answer:
         """Call `GET /{version}/{path}` with a Page's token, within that Page's rate; retries what is temporary.
@@ -181,7 +182,10 @@ class GraphClient:
             body = loads(response.content)
         except UnreadableJsonError:
             body = None
-        self._note_usage(page_id, usage_of(response.headers))
+        usage = usage_of(response.headers)
+        self._note_usage(page_id, usage)
+        if usage.page or response.is_success:
+            self.percent_used[page_id] = usage.page
         if response.status_code != 200 or not isinstance(body, dict) or "error" in body:
             failure = _failure(response, body, token)
             if isinstance(failure, RateLimited):

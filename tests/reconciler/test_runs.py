@@ -13,6 +13,7 @@ from sql.backfills import cancel_backfill, create_backfill, show_backfill
 from sql.cooldowns import APP, cool_down, page_scope
 from sql.errors import StaleLease
 from sql.leases import LEASE, Progress, checkpoint, claim_run, finish_run, put_off_run, release_page, renew_lease
+from sql.pace import NextSync
 from sql.pages import put_page, remove_page
 from sql.rows import Counts
 from sql.sync_runs import cancel_runs, enqueue_due, enqueue_run
@@ -56,7 +57,7 @@ async def step(connection: Connection, run: Run, *, is_crowded: bool = False, **
 
 
 async def end(connection: Connection, run: Run, state: str = "succeeded") -> None:
-    await finish_run(connection, run, state, error=None, api_calls=0, next_in=SOON)
+    await finish_run(connection, run, state, error=None, api_calls=0, next_sync=NextSync(SOON))
 
 
 async def row(connection: Connection, run_id: int) -> asyncpg.Record:
