@@ -29,7 +29,10 @@ NOW = timedelta(0)
 
 
 class Run(NamedTuple):
-    """A claimed run. `attempts` is how often in a row it was claimed without getting a step further, this time too."""
+    """A claimed run. `attempts` is how often in a row it was claimed without getting a step further, this time too.
+
+    Of a rolling audit, `call_budget` is how many calls it may make in all, `api_calls` how many it has made.
+    """
 
     id: int
     page_id: str
@@ -45,6 +48,13 @@ class Run(NamedTuple):
     order_violated: bool
     failed_conversations: int
     error: str | None
+    api_calls: int
+    call_budget: int | None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it may leave out something of what is new, so that it promises nothing to the runs after it."""
+        return self.kind == "backfill" or self.call_budget is not None
 
 
 class Progress(NamedTuple):
@@ -103,7 +113,7 @@ async def claim_run(connection: Connection, holder: str) -> Run | None:
         WHERE r.id = c.id
         RETURNING
             r.id, r.page_id, r.kind, r.since, r.until, r.holder, r.term, r.attempts, r.checkpoint, r.first_response_at,
-            r.newest_updated_time, r.order_violated, r.failed_conversations, r.error
+            r.newest_updated_time, r.order_violated, r.failed_conversations, r.error, r.api_calls, r.call_budget
         """,
         holder,
         LEASE,
@@ -203,7 +213,7 @@ async def finish_run(
     """End a run and let the Page go, in one transaction. Only a run that looked for what is new moves the due time.
 
     A run that walked the whole list moves the watermark: to the newest conversation it saw, never past the `Date` of
-    its first answer, and only forward. One that saw none, or failed, or was a backfill, leaves it.
+    its first answer, and only forward. One that saw none, or failed, or was a backfill or a rolling audit, leaves it.
 
     Raises:
         StaleLease: the run is ours no longer, or was cancelled.
@@ -233,7 +243,7 @@ async def finish_run(
         else:
             if state != "succeeded":
                 await leave_unfinished(connection, run.page_id, [run.id], error or state)
-            moves = state == "succeeded" and run.kind != "backfill"
+            moves = state == "succeeded" and not run.is_partial
             await connection.execute(
                 """
                 UPDATE facebook_pages SET

@@ -33,7 +33,7 @@ class Page(NamedTuple):
     """A Page as a sync run needs it.
 
     `listed_to` is the watermark, or, while there is none, up to where a first load has listed the Page that goes on
-    reading older messages.
+    reading older messages. `honours_since`: the list of its conversations was found to heed `since`.
     """
 
     page_id: str
@@ -43,6 +43,7 @@ class Page(NamedTuple):
     subscribed_at: datetime
     listed_to: datetime | None
     dropped_fields: list[str]
+    honours_since: bool = False
 
 
 async def put_page(
@@ -97,7 +98,11 @@ async def read_page(connection: Connection, page_id: str) -> Page | None:
                 WHERE r.page_id = p.page_id AND r.state = 'queued' AND r.is_deep
                 AND r.newest_updated_time IS NOT NULL
             )) AS listed_to,
-            p.dropped_fields
+            p.dropped_fields,
+            EXISTS (
+                SELECT FROM page_capabilities AS c
+                WHERE c.page_id = p.page_id AND c.name = 'since' AND c.answer = 'honoured'
+            ) AS honours_since
         FROM facebook_pages AS p WHERE p.page_id = $1 AND p.state <> 'removed'
         """,
         page_id,

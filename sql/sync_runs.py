@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sql.audits import SHOWN as SHOWN_AUDIT
 from sql.threads import leave_unfinished
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 CANCELLED = "cancelled by an operator"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
-SHOWN = """
+SHOWN = f"""
     id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
-    api_calls, failed_conversations, order_violated, requested_at, started_at, finished_at, error
+    api_calls, call_budget, failed_conversations, order_violated, {SHOWN_AUDIT}, requested_at, started_at, finished_at,
+    error
 """
 # a queued run of these kinds does what was asked for too
 _AT_LEAST = {
@@ -43,16 +45,18 @@ async def enqueue_run(
     """Queue a run, or join a queued one that does at least as much; returns its id.
 
     A run that has begun is never joined, even when it gave way and is queued again: whoever asks gets one that begins
-    after asking.
+    after asking. A rolling audit is joined by who asks for an audit, and then makes as many calls as it needs.
     """
     while True:
         run_id = await connection.fetchval(
             """
             WITH joined AS (
-                UPDATE sync_runs AS r SET backfill_ids = array_remove(r.backfill_ids || $6::uuid, NULL)
+                UPDATE sync_runs AS r
+                SET backfill_ids = array_remove(r.backfill_ids || $6::uuid, NULL), call_budget = NULL
                 WHERE r.id = (
                     SELECT q.id FROM sync_runs AS q
                     WHERE q.page_id = $1 AND q.state = 'queued' AND q.started_at IS NULL AND q.kind = ANY($7::text[])
+                    AND (q.call_budget IS NULL OR q.kind = $2)
                     AND (
                         $4::timestamptz IS NULL
                         OR (q.since <= $4 AND COALESCE(q.until, 'infinity') >= COALESCE($5::timestamptz, 'infinity'))

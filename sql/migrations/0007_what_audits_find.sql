@@ -18,7 +18,7 @@ CREATE TABLE audits (
     -- of all of the Page's conversations, when the audit ended; NULL until then
     coverage double precision, -- the share that was verified within coverage_days; also NULL when there are none
     coverage_days integer,
-    oldest_audited_at timestamptz -- also NULL while one was never audited
+    oldest_audited_at timestamptz -- when that conversation was compared which it is longest ago for
 );
 
 ALTER TABLE conversation_threads
@@ -29,7 +29,8 @@ ADD COLUMN audited_at timestamptz, -- our clock, likewise
 ADD COLUMN audit_tried_at timestamptz, -- when an audit last began to read it; NULL until one did
 ADD COLUMN audit_tried_in bigint, -- likewise: that run
 ADD CONSTRAINT conversation_threads_audited CHECK ((audit_state IS NULL) = (audited_at IS NULL));
-CREATE INDEX conversation_threads_by_audit ON conversation_threads (page_id, psid) INCLUDE (audit_state, audited_at);
+DROP INDEX conversation_threads_by_psid;
+CREATE INDEX conversation_threads_by_psid ON conversation_threads (page_id, psid) INCLUDE (audit_state, audited_at);
 
 -- What an audit has found of a thread that it has not read to its end.
 ALTER TABLE unfinished_threads
