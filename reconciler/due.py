@@ -66,15 +66,14 @@ def longest(base: timedelta) -> timedelta:
 def next_due(facts: Facts, *, now: datetime, jitter: float) -> Due:
     """Tell when a Page is due after a run that ended `now`; `jitter` is a number in [0, 1), by chance.
 
-    It is due between half an interval and a whole one from now.
+    It is due between about half an interval and a whole one from now.
     """
     interval = _interval(facts)
     # the last of the Page's own places within reach; two an interval, so that none is run again at once
-    step = max(interval / 2, timedelta.resolution)
+    step = max(interval / (1 + JITTER) / 2, timedelta.resolution)
     since_place = (now - _EPOCH - step * phase(facts.page_id)) % step
-    a_little = interval * JITTER * jitter
-    at = min(now - since_place + 2 * step + a_little, now + interval)
-    return Due(max(at, now + facts.at_least + a_little), interval)
+    a_little = 2 * step * JITTER * jitter
+    return Due(now + max(2 * step - since_place, facts.at_least) + a_little, interval)
 
 
 def _interval(facts: Facts) -> timedelta:
