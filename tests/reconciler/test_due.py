@@ -27,7 +27,7 @@ from reconciler.due import (
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 BASE = timedelta(seconds=300)
 DAY = timedelta(days=1)
-PLENTY = Budget(10**9, is_learnt=True)
+PLENTY = Budget(10**15, is_learnt=True)
 
 seconds = st.floats(min_value=0.01, max_value=86_400)
 bases = seconds.map(lambda s: timedelta(seconds=s))
