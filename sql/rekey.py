@@ -36,7 +36,7 @@ async def rekey(connection: Connection, page_id: str, thread_id: str, psid: str,
         SELECT s.page_id, $3, s.platform, s.graph, s.delivered_watermark, s.read_watermark, s.created_at, $4
         FROM stand_in AS s
         ON CONFLICT (page_id, psid) DO UPDATE SET
-            platform = GREATEST(c.platform, excluded.platform),
+            platform = LEAST(c.platform, excluded.platform),
             graph = merge_fields(c.graph, excluded.graph),
             delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
             read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),

@@ -145,7 +145,7 @@ def _all_conversations(
         old = folded.get(c[:2])
         if old is not None:
             c = c._replace(  # noqa: PLW2901
-                platform=max(c.platform, old.platform),
+                platform=min(c.platform, old.platform),
                 delivered_watermark=_later(c.delivered_watermark, old.delivered_watermark),
                 read_watermark=_later(c.read_watermark, old.read_watermark),
             )

@@ -125,15 +125,26 @@ BEGIN
 END
 $$;
 
--- All that readers see of the registers, links without their signatures: what counts as a change.
-CREATE FUNCTION as_read(original jsonb, edits jsonb, graph jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT COALESCE(original - ARRAY['text', 'attachments', 'reply_to'], '{}') || jsonb_build_object(
-        'text', visible_text(original, edits, graph),
-        'attachments', visible_attachments(original -> 'attachments', graph -> 'attachments' -> 1, NULL),
-        'reply_to', COALESCE(graph #>> '{reply_to,1}', original ->> 'reply_to'),
-        'reactions', COALESCE(graph -> 'reactions' -> 1, '[]')
-    )
+-- Whether readers see another message in the registers, links without their signatures: what counts as a change.
+CREATE FUNCTION reads_differently(
+    original jsonb, edits jsonb, graph jsonb, new_original jsonb, new_edits jsonb, new_graph jsonb
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    merged text[] := ARRAY['text', 'attachments', 'reply_to'];
+BEGIN
+    RETURN edits IS DISTINCT FROM new_edits
+        OR visible_text(original, edits, graph) IS DISTINCT FROM visible_text(new_original, new_edits, new_graph)
+        OR COALESCE(graph #>> '{reply_to,1}', original ->> 'reply_to')
+            IS DISTINCT FROM COALESCE(new_graph #>> '{reply_to,1}', new_original ->> 'reply_to')
+        OR COALESCE(original - merged, '{}') <> COALESCE(new_original - merged, '{}')
+        OR COALESCE(graph #> '{reactions,1}', '[]') <> COALESCE(new_graph #> '{reactions,1}', '[]')
+        OR (
+            (original -> 'attachments', graph #> '{attachments,1}')
+                IS DISTINCT FROM (new_original -> 'attachments', new_graph #> '{attachments,1}')
+            AND visible_attachments(original -> 'attachments', graph #> '{attachments,1}', NULL)
+                IS DISTINCT FROM visible_attachments(new_original -> 'attachments', new_graph #> '{attachments,1}', NULL)
+        );
+END
 $$;
 
 ------------------------------------------------------------------------------------------------------------
@@ -236,7 +247,8 @@ CREATE TABLE tags (
 CREATE TABLE conversations (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
     psid text COLLATE "C" NOT NULL CHECK (psid <> ''), -- the thread's id while Graph has not shown the person
-    platform text NOT NULL CHECK (platform <> ''),
+    -- the least that was told: `messenger` is also assumed where nothing was
+    platform text COLLATE "C" NOT NULL CHECK (platform <> ''),
     -- {field: [updated_time_ms, observed_ms, value]}; NULL until Graph has shown the conversation
     graph jsonb,
     name text GENERATED ALWAYS AS (graph #>> '{name,2}') STORED,
@@ -466,13 +478,9 @@ BEGIN
         r.seen_batch := incoming.changed_batch;
     END IF;
     -- neither provenance, nor which door said it, nor a link's signature is something that readers see
-    IF (stored.psid, stored.direction, stored.sent_at, stored.deleted_at, stored.edits)
-        IS DISTINCT FROM (r.psid, r.direction, r.sent_at, r.deleted_at, r.edits)
-        OR (
-            (stored.original, stored.graph) IS DISTINCT FROM (r.original, r.graph)
-            AND as_read(stored.original, stored.edits, stored.graph) IS DISTINCT FROM
-            as_read(r.original, r.edits, r.graph)
-        ) THEN
+    IF (stored.psid, stored.direction, stored.sent_at, stored.deleted_at)
+        IS DISTINCT FROM (r.psid, r.direction, r.sent_at, r.deleted_at)
+        OR reads_differently(stored.original, stored.edits, stored.graph, r.original, r.edits, r.graph) THEN
         r.changed_batch := incoming.changed_batch;
         r.updated_at := incoming.updated_at;
     END IF;

@@ -21,7 +21,7 @@ CREATE TYPE conversation_row AS (
     chunk smallint,
     page_id text COLLATE "C",
     psid text COLLATE "C",
-    platform text,
+    platform text COLLATE "C",
     graph text,
     delivered_watermark timestamptz,
     read_watermark timestamptz
@@ -124,12 +124,12 @@ BEGIN
         FROM unnest(incoming) AS n
         WHERE n.chunk = this_chunk
         ON CONFLICT (page_id, psid) DO UPDATE SET
-            platform = GREATEST(c.platform, excluded.platform),
+            platform = LEAST(c.platform, excluded.platform),
             graph = merge_fields(c.graph, excluded.graph),
             delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
             read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
             updated_at = at
-        WHERE excluded.platform > c.platform
+        WHERE excluded.platform < c.platform
         OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
         OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
         OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph);

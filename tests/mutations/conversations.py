@@ -39,6 +39,13 @@ CONVERSATIONS = [
         "delivered_watermark=c.delivered_watermark",
     ),
     _in_conversations(
+        "platform",
+        "what was assumed beats what was told",
+        UPSERT,
+        "platform = LEAST(c.platform, excluded.platform),\n",
+        "platform = GREATEST(c.platform, excluded.platform),\n",
+    ),
+    _in_conversations(
         "Graph's fields",
         "the newest reading before the newest activity",
         _GRAPH,

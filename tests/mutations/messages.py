@@ -265,8 +265,9 @@ MESSAGES = [
         "links",
         "a rewritten one is a change",
         SCHEMA,
-        "(stored.original, stored.graph) IS DISTINCT FROM (r.original, r.graph)\n            AND",
-        "stored.links IS DISTINCT FROM r.links OR",
+        "OR reads_differently(stored.original, stored.edits, stored.graph, r.original, r.edits, r.graph) THEN",
+        "OR stored.links IS DISTINCT FROM r.links"
+        " OR reads_differently(stored.original, stored.edits, stored.graph, r.original, r.edits, r.graph) THEN",
     ),
     _in_reactions(
         "reaction",

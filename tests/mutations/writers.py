@@ -27,9 +27,8 @@ WRITERS = [
         "unchanged",
         "which door said it is a change",
         SCHEMA,
-        "            AND as_read(stored.original, stored.edits, stored.graph) IS DISTINCT FROM\n"
-        "            as_read(r.original, r.edits, r.graph)\n",
-        "",
+        "OR reads_differently(stored.original, stored.edits, stored.graph, r.original, r.edits, r.graph) THEN",
+        "OR (stored.original, stored.edits, stored.graph) IS DISTINCT FROM (r.original, r.edits, r.graph) THEN",
     ),
     _in_upsert(
         "counts",

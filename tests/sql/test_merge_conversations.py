@@ -104,6 +104,12 @@ async def test_instagram_is_told_by_any_of_its_items(mirror: Connection) -> None
         assert (await after(mirror, alone)).conversation["platform"] == "instagram"
 
 
+async def test_the_platform_that_was_told_beats_the_one_assumed(mirror: Connection) -> None:
+    [_, event] = delivered(item("referral", {"ref": "r"}), kind="instagram")
+    told = [[event], delivered(said("hi"), kind="instagram")]
+    assert (await after(mirror, *told)).conversation["platform"] == "instagram"
+
+
 # -- the last message ---------------------------------------------------------------------------------------------
 
 
