@@ -252,7 +252,7 @@ class Stage:
 
     async def work_until_killed(self) -> None:
         """Do what is queued until a worker is killed."""
-        async with self.worker() as worker:
+        async with self.worker(concurrency=1) as worker:
             await worker.wake()
             (place,) = worker._places
             with pytest.raises(Killed):

@@ -45,7 +45,7 @@ async def work_through_kills(stage: Stage, arm: Callable[[], None]) -> int:
     for killed in range(200):
         await stage.expire_leases()
         arm()
-        async with stage.worker() as worker:
+        async with stage.worker(concurrency=1) as worker:
             await worker.wake()
             if not worker._places:
                 return killed
@@ -57,9 +57,13 @@ async def work_through_kills(stage: Stage, arm: Callable[[], None]) -> int:
     raise AssertionError("it never ends")
 
 
-def pages_read(stage: Stage) -> Counter[tuple[str, str | None]]:
+def pages_read(stage: Stage) -> Counter[tuple[str | None, ...]]:
     """Which pages of Graph were read, and how often."""
-    return Counter((call.path, call.params.get("after")) for call in stage.graph.calls if call.status == 200)
+    return Counter(
+        (call.path, call.params.get("after"), call.params.get("since"))
+        for call in stage.graph.calls
+        if call.status == 200
+    )
 
 
 async def rows_of(stage: Stage) -> list[asyncpg.Record]:
@@ -157,7 +161,7 @@ async def test_a_run_with_kills_ends_in_the_rows_of_one_without(make_stage: Make
     await stage.sync()
     expected = await rows_of(stage)
     watermark = (await stage.page_row())["watermark"]
-    await stage.do("TRUNCATE messages, conversations, conversation_threads, sync_runs")
+    await stage.do("TRUNCATE messages, conversations, conversation_threads, sync_runs CASCADE")
     await stage.do("UPDATE facebook_pages SET watermark = NULL")
     await stage.ask()
     await work_through_kills(stage, lambda: stage.kill_before_call(3))
@@ -241,7 +245,7 @@ async def test_a_worker_stopped_past_its_lease_and_woken_writes_nothing(
 
     counts: list[asyncpg.Record] = []
     stage.between.before = overtake
-    async with stage.worker() as stopped:
+    async with stage.worker(concurrency=1) as stopped:
         await stopped.wake()
         (place,) = stopped._places
         await place
@@ -265,7 +269,7 @@ async def test_a_stale_step_is_rolled_back_with_its_rows(
         raise StaleLease("as told")
 
     monkeypatch.setattr(steps_module, "checkpoint", overtaken)
-    async with stage.worker() as worker:
+    async with stage.worker(concurrency=1) as worker:
         await worker.wake()
         (place,) = worker._places
         await place

@@ -221,7 +221,7 @@ async def test_a_run_cancelled_in_a_long_wait_is_noticed_by_its_heartbeat(
         await asyncio.Event().wait()
 
     stage.between.before = hang
-    async with stage.worker() as worker:
+    async with stage.worker(concurrency=1) as worker:
         await worker.wake()
         (place,) = worker._places
         await waiting.wait()
