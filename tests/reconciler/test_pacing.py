@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -114,7 +114,7 @@ async def test_what_looks_for_the_old_does_not_move_when_a_page_is_due(make_stag
     stage = await subscribed(await make_stage())
     await stage.sync()
     before = await stage.page_row()
-    window = {"since": stage.clock() - DAY} if kind == "backfill" else {}
+    window: dict[str, Any] = {"since": stage.clock() - DAY} if kind == "backfill" else {}
     assert (await stage.sync(kind, **window))["state"] == "succeeded"
     after = await stage.page_row()
     assert (after["next_sync_at"], after["sync_interval_seconds"]) == (

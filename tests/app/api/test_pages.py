@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PAGE = "1001"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHOWN = {"page_id", "name", "state", "state_reason", "watermark", "last_synced_at", "next_sync_at"}
+PACE = {"sync_interval_seconds", "daily_call_budget", "calls_last_day", "usage_percent"}
 
 
 async def add(service: Service, **body: Any) -> httpx.Response:
@@ -38,7 +39,7 @@ async def test_a_page_is_added_by_its_token_alone_and_graph_says_which_it_is(
     response = await add(service)
     assert response.status_code == 201
     page = response.json()
-    assert page.keys() >= SHOWN
+    assert page.keys() >= SHOWN | PACE
     known = await columns(service, "facebook_pages") | await columns(service, "page_subscriptions")
     assert {name.removeprefix("subscription_") for name in page} <= known
     assert (page["page_id"], page["name"], page["state"]) == (PAGE, "Café ☕", "active")
