@@ -12,13 +12,17 @@ from urllib.parse import quote
 
 import structlog
 
-from reconciler.graph.errors import BadAnswer, FieldRefused, GraphUnavailable, TooHeavy
+from reconciler.capabilities import SINCE
+from reconciler.graph.errors import BadAnswer, FieldRefused, GraphUnavailable, NotFound, TooHeavy
+from sql.capabilities import Capability, put_capabilities
 from sql.pages import drop_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from reconciler.graph.client import Answer, GraphClient
+    from reconciler.graph.errors import GraphError
     from sql.pages import Page
     from sql.pool import Pool
 
@@ -109,12 +113,25 @@ class Told(NamedTuple):
 
 
 class Asker:
-    """Asks in one Page's name. `at` is where its ladders stood, from a run's checkpoint."""
+    """Asks in one Page's name. `at` is where its ladders stood, from a run's checkpoint.
+
+    `since` is sent along with the list's calls, for a Page that honours it: an answer then ends there. Nothing else
+    depends on it.
+    """
 
     def __init__(
-        self, pool: Pool, client: GraphClient, page: Page, token: str, *, asks_reactions: bool, at: dict[str, int]
+        self,
+        pool: Pool,
+        client: GraphClient,
+        page: Page,
+        token: str,
+        *,
+        asks_reactions: bool,
+        at: dict[str, int],
+        since: datetime | None = None,
     ) -> None:
         self._pool, self._client, self._page, self._token = pool, client, page, token
+        self._since = since
         self._dropped = set(page.dropped_fields)
         self._asks_reactions = asks_reactions
         self._list = Ladder(_LIST, Rung(25, 0), at.get("list", 0))
@@ -137,8 +154,25 @@ class Asker:
             GraphError: of any kind; too heavy means that even the least was.
 
         """
+        path = f"{quote(self._page.page_id, safe='')}/conversations"
         params = {"platform": "messenger"} | ({"after": cursor} if cursor is not None else {})
-        return await self._ask(f"{quote(self._page.page_id, safe='')}/conversations", params, self._list, self._node)
+        refusal = None
+        if self._since is not None:
+            since = str(int(self._since.timestamp()))
+            try:
+                return await self._ask(path, params | {"since": since}, self._list, self._node)
+            except (NotFound, BadAnswer) as error:
+                refusal = error
+        told = await self._ask(path, params, self._list, self._node)
+        if refusal is not None:  # else the cursor was stale, or whatever it was
+            await self._stop_sending_since(refusal)
+        return told
+
+    async def _stop_sending_since(self, refusal: GraphError) -> None:
+        log.warning("since_refused", page_id=self._page.page_id, reason=str(refusal))
+        self._since = None
+        async with self._pool.acquire() as connection:
+            await put_capabilities(connection, self._page.page_id, [Capability(SINCE, "refused", str(refusal))])
 
     async def conversation(self, thread_id: str) -> Told:
         """Ask for one conversation by its id, with recent messages nested."""

@@ -6,21 +6,42 @@ for who looks into trouble. A batch of 50 is not tried: it may well use up the P
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.graph.errors import FieldRefused, GraphError, NotFound, RateLimited, TokenDead
 from reconciler.graph.paging import next_cursor, rows_of
+from reconciler.reading import read_conversations
 from sql.capabilities import Capability, count_doors, put_capabilities, reactions_that_moved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reconciler.graph.client import GraphClient
+    from reconciler.graph.payload import ConversationNode
     from sql.pool import Pool
 
 SINCE = "since"
 _ENDS_THE_ASKING = (TokenDead, RateLimited)
 _LIMITS = (500, 200, 100)
 _PAGES_OF_ORDER = 3
+_PROBED = 25  # conversations: an answer of 100 holds all that are expected, whatever comes in between two calls
+
+
+class SinceProbe(NamedTuple):
+    """A time (epoch seconds, as the time paging of other edges takes it) and conversations that are not older."""
+
+    since: int
+    expected: tuple[str, ...]
+
+    @classmethod
+    def of(cls, newest: Sequence[ConversationNode]) -> SinceProbe | None:
+        """Take the middle of the first conversations of the list; None where there are too few to tell."""
+        nodes = newest[:_PROBED]
+        times = sorted({node.updated_time for node in nodes}, reverse=True)
+        if len(times) < 3:
+            return None
+        middle = times[len(times) // 2]
+        return cls(int(middle.timestamp()), tuple(node.id for node in nodes if node.updated_time >= middle))
 
 
 class Questions:
@@ -56,24 +77,36 @@ class Questions:
 
         """
         try:
-            plain = await self._list(limit=25)
-            times = sorted({row["updated_time"] for row in plain}, reverse=True)
-            if len(times) < 3:
+            plain = read_conversations(await self._list(limit=25))[0]
+            probe = SinceProbe.of(plain)
+            if probe is None:
                 return Capability(SINCE, "unknown", "too few conversations to tell")
-            middle = times[len(times) // 2]
-            expected = {row["id"] for row in plain if row["updated_time"] >= middle}
-            since = int(datetime.fromisoformat(middle).timestamp())  # as the time paging of other edges takes it
-            filtered = await self._list(limit=25, since=since)
+            return await self.heeds(probe)
+        except _ENDS_THE_ASKING:
+            raise
+        except GraphError as error:
+            return Capability(SINCE, "unknown", str(error))
+
+    async def heeds(self, probe: SinceProbe) -> Capability:
+        """Ask the same by one call, where the list is known without `since`.
+
+        Raises:
+            GraphError: the token is dead, or Meta asks to wait.
+
+        """
+        try:
+            values = await self._list(limit=100, since=probe.since)
         except _ENDS_THE_ASKING:
             raise
         except (NotFound, FieldRefused) as error:
             return Capability(SINCE, "refused", str(error))
         except GraphError as error:
             return Capability(SINCE, "unknown", str(error))
-        ids = {row["id"] for row in filtered}
-        if not expected <= ids:
-            return Capability(SINCE, "lying", f"{len(expected - ids)} conversations that are newer were left out")
-        if any(row["updated_time"] < middle for row in filtered):
+        filtered = read_conversations(values)[0]
+        hidden = len(set(probe.expected) - {node.id for node in filtered})
+        if hidden:
+            return Capability(SINCE, "lying", f"{hidden} conversations that are newer were left out")
+        if any(node.updated_time.timestamp() < probe.since for node in filtered):
             return Capability(SINCE, "ignored")
         return Capability(SINCE, "honoured")
 
@@ -128,14 +161,14 @@ class Questions:
                 return Capability("details_beyond_20_messages", "yes" if whole else "no")
         return Capability("details_beyond_20_messages", "unknown", "no conversation is long enough")
 
-    async def _list(self, **params: str | int) -> list[dict[str, Any]]:
+    async def _list(self, **params: str | int) -> list[Any]:
         answer = await self._client.get(
             self._token,
             self._page_id,
             f"{self._page_id}/conversations",
             {"platform": "messenger", "fields": "id,updated_time", **params},
         )
-        return _listed(answer.data)
+        return rows_of(answer.data)
 
     async def _try(self, path: str, params: dict[str, str | int]) -> dict[str, Any] | GraphError:
         asked: dict[str, str | int] = {"platform": "messenger", "fields": "id,updated_time", **params}

@@ -62,6 +62,17 @@ class Goal(NamedTuple):
         """Whether messages are read with their reactions: these don't move `updated_time`, so only whole walks do."""
         return self.kind in {"full", "audit"}
 
+    @property
+    def compares(self) -> bool:
+        """Whether what Graph lists is compared with what is stored."""
+        return self.kind == "audit"
+
+    def was_missed(self, updated_time: datetime, known: Known) -> bool:
+        """Whether a listed thread was not read as far as it goes, though an earlier run should have seen it so."""
+        if self.listed_to is None or updated_time > self.listed_to or known.has_failed:
+            return False
+        return known.stored_to is None or known.stored_to < updated_time
+
     def target(self, stored_to: datetime | None) -> datetime | None:
         """Down to where a thread's messages are needed; None for the beginning."""
         if self.kind == "backfill":

@@ -13,6 +13,8 @@ from reconciler.graph.paging import next_cursor, rows_of
 from reconciler.graph.payload import ConversationNode, MessageNode
 from reconciler.graph.rows import conversation_row, message_row, person_of, thread_row
 from reconciler.steps import Step
+from sql.audit_threads import Listing
+from sql.mids import canonical_mid
 from sql.threads import Reached, Unfinished
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def thread_step(goal: Goal, page_id: str, node: ConversationNode, known: Known, 
     rows = message_rows(page_id, node.id, psid, messages, told, now)
     rows.append(conversation_row(page_id, node, psid, told.answer.observed_at))
     step = Step(tuple(rows), conversations=1, messages=goal.counted(messages))
+    if goal.compares and is_readable:
+        step += Step(listings=(_listing(node.id, values, messages, told, begins=True, ends=cursor is None),))
     if is_readable and (cursor is None or reaches(messages, target)):
         return step + ended(node.id, target if cursor is not None else None, reached)
     return step + Step(unfinished=(Unfinished(node.id, psid, cursor, target, reached),))
@@ -84,10 +88,15 @@ def page_step(
         BadAnswer: it is no page of messages.
 
     """
-    messages, cursor = read_messages(rows_of(told.answer.data)), next_cursor(told.answer.data)
+    values, cursor = rows_of(told.answer.data), next_cursor(told.answer.data)
+    messages = read_messages(values)
     psid = thread.psid or person_of(page_id, None, messages)
     rows = message_rows(page_id, thread.thread_id, psid, messages, told, now)
     step = Step(tuple(rows), messages=goal.counted(messages))
+    if goal.compares:
+        begins, ends = thread.cursor is None, cursor is None
+        listing = _listing(thread.thread_id, values, messages, told, begins=begins, ends=ends)
+        step += Step(listings=(listing._replace(is_deep=True),))
     if cursor is None or reaches(messages, thread.target):
         target = thread.target if cursor is not None else None
         return step + ended(thread.thread_id, target, thread.reached), None
@@ -98,6 +107,22 @@ def page_step(
 def ended(thread_id: str, target: datetime | None, reached: datetime | None) -> Step:
     """A thread was read from its newest message down to `target`, None for the beginning."""
     return Step(ended=(thread_id,), complete=(Reached(thread_id, target, reached),) if reached is not None else ())
+
+
+def _listing(
+    thread_id: str, values: list[Any], messages: list[MessageNode], told: Told, *, begins: bool, ends: bool
+) -> Listing:
+    """What a page of a thread says of which messages there are; `messages` are those of its rows that can be read."""
+    ids = [value.get("id") for value in values if isinstance(value, dict)]
+    return Listing(
+        thread_id,
+        tuple(canonical_mid(str(mid)) for mid in ids if mid),
+        told.answer.observed_at,
+        stubs=sum(message.is_stub for message in messages),
+        is_clean=len(messages) == len(values),
+        begins=begins,
+        ends=ends,
+    )
 
 
 def message_rows(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from reconciler.audit import Auditor
+from sql.audit_threads import mark_listed
 from sql.errors import Refusal, refusal_of
 from sql.leases import Progress, checkpoint
 from sql.rows import Rows
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.graph.client import Answer
+    from sql.audit_threads import Listing
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
@@ -35,7 +38,11 @@ def is_refused(error: Exception) -> bool:
 
 
 class Step(NamedTuple):
-    """What there is to store. `unfinished` are threads to read on with, `ended` those to read no further."""
+    """What there is to store. `unfinished` are threads to read on with, `ended` those to read no further.
+
+    In an audit, `listings` are to be compared, and Graph shows nothing of threads that it `refused`; with the step that
+    `closes` it ends, whatever it has not read.
+    """
 
     rows: tuple[Row, ...] = ()
     complete: tuple[Reached, ...] = ()
@@ -45,6 +52,9 @@ class Step(NamedTuple):
     conversations: int = 0
     messages: int = 0
     newest: datetime | None = None
+    listings: tuple[Listing, ...] = ()
+    refused: tuple[str, ...] = ()
+    closes: bool = False
 
     def __add__(self, other: object) -> Step:
         """Put two steps into one."""
@@ -60,6 +70,9 @@ class Step(NamedTuple):
             self.conversations + other.conversations,
             self.messages + other.messages,
             max(newest, default=None),
+            self.listings + other.listings,
+            self.refused + other.refused,
+            self.closes or other.closes,
         )
 
 
@@ -85,6 +98,7 @@ class Steps:
         self._state, self._is_deep, self._is_crowded, self._calls = state, is_deep, is_crowded, calls
         self._reported_calls = calls()
         self._first_response_at = run.first_response_at
+        self._auditor = Auditor(run) if run.kind == "audit" else None
         self._alone = asyncio.Lock()
         self.order_violated = run.order_violated
         self.failed_conversations = run.failed_conversations
@@ -123,7 +137,10 @@ class Steps:
         rows.add(step.rows)
         page_id, run_id, calls = self._page.page_id, self._run.id, self.calls_not_reported
         async with self._pool.acquire() as connection, connection.transaction():
+            before = await self._auditor.look(connection, step) if self._auditor else {}
             counts = await upsert(connection, rows, expected_since=self._page.subscribed_at)
+            await mark_listed(connection, page_id, {message.mid for message in rows.messages})
+            found = await self._auditor.compare(connection, step, before) if self._auditor else {}
             await set_synced_to(connection, page_id, run_id, step.complete)
             done = [*step.ended, *(reached.thread_id for reached in step.complete)]
             if done:
@@ -131,6 +148,8 @@ class Steps:
             await put_unfinished(connection, page_id, run_id, step.unfinished)
             if self._run.kind != "backfill":  # a backfill promises nothing to the runs after it
                 await mark_failed(connection, page_id, run_id, step.failed, now=datetime.now(UTC))
+            if self._auditor:
+                await self._auditor.keep(connection, step, found)
             progress = Progress(
                 counts,
                 conversations=step.conversations,

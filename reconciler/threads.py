@@ -24,12 +24,14 @@ from reconciler.graph.paging import Cursors
 from reconciler.parallel import in_parallel
 from reconciler.reading import page_step, read_conversations, thread_step
 from reconciler.steps import Step, is_refused
+from sql.audit_threads import behind, list_unaudited
 from sql.threads import Known, failed_threads, known_threads, list_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from reconciler.asking import Asker
+    from reconciler.audit import Share
     from reconciler.goal import Goal
     from reconciler.steps import Steps
     from sql.leases import Run
@@ -50,8 +52,9 @@ PAGE_ERRORS = (TokenDead, AccessDenied, Blocked, RateLimited)
 class ThreadReader:
     """Reads one run's threads one by one."""
 
-    def __init__(self, pool: Pool, asker: Asker, steps: Steps, goal: Goal, run: Run) -> None:
+    def __init__(self, pool: Pool, asker: Asker, steps: Steps, goal: Goal, run: Run, share: Share) -> None:
         self._pool, self._asker, self._steps, self._goal, self._run = pool, asker, steps, goal, run
+        self._share = share
         self._away_in_a_row = 0
 
     async def retry_failed(self) -> None:
@@ -70,19 +73,26 @@ class ThreadReader:
     async def read_older(self) -> None:
         """Read what is left of the run's threads, the most recently active ones first.
 
+        In an audit: all threads that are known, the least recently audited ones first, as far as its calls go.
+
         Raises:
             GraphError: the Page can't be read now.
 
         """
-        while not self._steps.is_put_off:
+        list_left = list_unaudited if self._goal.compares else list_unfinished
+        while not self._is_to_stop():
             async with self._pool.acquire() as connection:
-                threads = await list_unfinished(connection, self._run.page_id, self._run.id, limit=BATCH)
+                threads = await list_left(connection, self._run.page_id, self._run.id, limit=BATCH)
             if not threads:
                 return
             await self._few_at_a_time(threads, self._older)
 
     async def _few_at_a_time(self, items: list[Item], read: Callable[[Item], Awaitable[None]]) -> None:
-        await in_parallel(items, read, at_a_time=AT_A_TIME, stop=lambda: self._steps.is_put_off)
+        at_a_time = 1 if self._share.is_limited else AT_A_TIME  # so that each call is counted before the next
+        await in_parallel(items, read, at_a_time=at_a_time, stop=self._is_to_stop)
+
+    def _is_to_stop(self) -> bool:
+        return self._steps.is_put_off or self._share.is_spent()
 
     async def _by_id(self, thread_id: str) -> None:
         async def read() -> None:
@@ -106,7 +116,7 @@ class ThreadReader:
         """Read a thread's messages page by page; a stale cursor restarts it once from its newest message."""
         cursors, has_restarted = Cursors(), False
         rest: Unfinished | None = thread
-        while rest is not None and not self._steps.is_put_off:
+        while rest is not None and not self._is_to_stop():
             try:
                 cursors.follow(rest.cursor)
                 told = await self._asker.messages(rest.thread_id, rest.cursor)
@@ -120,7 +130,11 @@ class ThreadReader:
             await self._steps.store(step, told.answer)
 
     async def _or_give_up(self, thread_id: str, read: Callable[[], Awaitable[None]]) -> None:
-        """Read a thread; an error that is its own leaves it for the next run."""
+        """Read a thread; an error that is its own leaves it for the next run.
+
+        But for a thread that Graph shows an audit no more, and of which nothing is left to read: that is a finding.
+        """
+        is_refused_by_graph = False
         try:
             await read()
         except PAGE_ERRORS:
@@ -131,6 +145,7 @@ class ThreadReader:
                 if self._away_in_a_row >= AWAY_AFTER:
                     raise
             reason = str(error)
+            is_refused_by_graph = self._goal.compares and isinstance(error, NotFound | BadAnswer)
         except Exception as error:
             if not is_refused(error):
                 raise
@@ -139,4 +154,11 @@ class ThreadReader:
             self._away_in_a_row = 0
             return
         log.warning("thread_not_read", page_id=self._run.page_id, thread_id=thread_id, reason=reason)
+        if is_refused_by_graph and not await self._is_behind(thread_id):
+            await self._steps.store(Step(ended=(thread_id,), refused=(thread_id,)))
+            return
         await self._steps.store(Step(ended=(thread_id,), failed=((thread_id, reason),)))
+
+    async def _is_behind(self, thread_id: str) -> bool:
+        async with self._pool.acquire() as connection:
+            return bool(await behind(connection, self._run.page_id, self._run.id, [thread_id]))

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from reconciler.asking import Asker
+from reconciler.audit import Share
 from reconciler.goal import Goal
 from reconciler.graph.errors import BadAnswer, NotFound
 from reconciler.graph.paging import Cursors, next_cursor, rows_of
 from reconciler.reading import read_conversations, thread_step
+from reconciler.since import SinceProof
 from reconciler.steps import Step, Steps, is_refused
 from reconciler.threads import ThreadReader
+from sql.audits import last_list_place
 from sql.threads import Known, known_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from reconciler.graph.client import Answer, GraphClient
@@ -63,13 +66,22 @@ class Walk:
     ) -> None:
         self._pool, self._run = pool, run
         saved = run.checkpoint or {}
+        self._is_new = run.checkpoint is None
         self._place = Place.of(saved.get("list", {}))
         # as it was when the run began: others may have moved the watermark while it was put off
         listed_to = _time(saved["listed_to"]) if "listed_to" in saved else page.listed_to
         self._goal = Goal(run.kind, run.since, run.until, listed_to, overlap)
         self._asker = Asker(
-            pool, client, page, token, asks_reactions=self._goal.asks_reactions, at=saved.get("ladders", {})
+            pool,
+            client,
+            page,
+            token,
+            asks_reactions=self._goal.asks_reactions,
+            at=saved.get("ladders", {}),
+            since=self._goal.stop if run.kind == "incremental" and page.honours_since else None,
         )
+        self._share = Share(run, lambda: self._asker.calls)
+        self._since = SinceProof(pool, client, page, token, saved.get("since"))
         self._steps = Steps(
             pool,
             run,
@@ -79,7 +91,7 @@ class Walk:
             is_crowded=is_crowded,
             calls=lambda: self._asker.calls,
         )
-        self._threads = ThreadReader(pool, self._asker, self._steps, self._goal, run)
+        self._threads = ThreadReader(pool, self._asker, self._steps, self._goal, run, self._share)
         self._cursors = Cursors()
 
     @property
@@ -100,13 +112,47 @@ class Walk:
             StaleLease: another worker has the run, or it was cancelled; nothing of the last step is stored.
 
         """
-        while not self._place.is_done and not self._steps.is_put_off:
-            await self._list_page()
-        for part in (self._threads.retry_failed, self._threads.read_older):
+        for part in self._parts():
             if self._steps.is_put_off:
                 return False
             await part()
         return not self._steps.is_put_off
+
+    def _parts(self) -> list[Callable[[], Awaitable[None]]]:
+        threads = self._threads
+        if not self._goal.compares:
+            return [self._read_list, threads.retry_failed, threads.read_older]
+        if not self._share.is_limited:
+            return [self._read_list, self._prove_since, threads.retry_failed, threads.read_older, self._close_audit]
+        # a rolling audit: the list takes half of the calls at most, until single threads need no more of them
+        return [
+            self._go_on_with_list,
+            lambda: self._read_list(self._share.is_half_spent),
+            self._prove_since,
+            threads.read_older,
+            lambda: self._read_list(self._share.is_spent),
+            threads.read_older,
+            self._close_audit,
+        ]
+
+    async def _read_list(self, is_enough: Callable[[], bool] = lambda: False) -> None:
+        while not (self._place.is_done or self._steps.is_put_off or is_enough()):
+            await self._list_page()
+
+    async def _go_on_with_list(self) -> None:
+        """Go on where the last rolling audit had to leave the list: else what is far down would never be listed."""
+        if self._is_new:
+            async with self._pool.acquire() as connection:
+                saved = await last_list_place(connection, self._run.page_id, self._run.id)
+            self._place = Place(saved["cursor"]) if saved else self._place
+
+    async def _prove_since(self) -> None:
+        if not self._since.is_done and not self._share.is_spent():
+            await self._since.prove()
+            await self._steps.store(Step())
+
+    async def _close_audit(self) -> None:
+        await self._steps.store(Step(closes=True))
 
     async def _list_page(self) -> None:
         try:
@@ -118,6 +164,11 @@ class Walk:
         values, cursor = rows_of(told.answer.data), next_cursor(told.answer.data)
         nodes, unreadable = read_conversations(values)
         known = await self._known([node.id for node in nodes])
+        if self._goal.compares:
+            if self._place.cursor is None:
+                self._since.note_newest(nodes)
+            was_missed = [self._goal.was_missed(node.updated_time, known.get(node.id, Known())) for node in nodes]
+            await self._since.note_missed(sum(was_missed))
         now = datetime.now(UTC)
         steps = {
             node.id: thread_step(self._goal, self._run.page_id, node, known.get(node.id, Known()), told, now)
@@ -183,7 +234,12 @@ class Walk:
             return await known_threads(connection, self._run.page_id, self._run.id, thread_ids)
 
     def _state(self) -> dict[str, Any]:
-        return {"list": self._place._asdict(), "ladders": self._asker.at, "listed_to": self._goal.listed_to}
+        return {
+            "list": self._place._asdict(),
+            "ladders": self._asker.at,
+            "listed_to": self._goal.listed_to,
+            "since": self._since.saved,
+        }
 
 
 def _time(value: str | None) -> datetime | None:

@@ -74,6 +74,11 @@ class MessageNode(_Shape):
     reply_to: Any = None
     reactions: Any = None
 
+    @property
+    def is_stub(self) -> bool:
+        """Whether there is nothing but the id and the time."""
+        return self.model_fields_set <= {"id", "created_time"}
+
 
 class ConversationNode(_Shape):
     """A thread. `messages` is left as it is: each of its rows is read alone, so that a bad one costs no other."""
