@@ -106,10 +106,14 @@ class Ladder:
 
 
 class Told(NamedTuple):
-    """An answer, and whether reactions were asked for: only then an absent list of them is an empty one."""
+    """An answer, and what was asked for.
+
+    `has_reactions`: only then an absent list of them is an empty one. `is_lean`: what is heavy was left out.
+    """
 
     answer: Answer
-    has_reactions: bool
+    has_reactions: bool = False
+    is_lean: bool = False
 
 
 class Asker:
@@ -209,7 +213,7 @@ class Asker:
                 await self._drop(error)
             else:
                 ladder.went_well(rung)
-                return Told(answer, "reactions" in wanted)
+                return Told(answer, "reactions" in wanted, rung.is_lean)
 
     async def _drop(self, error: FieldRefused) -> None:
         """Go on without a field that Graph does not know for this Page, and remember it."""

@@ -45,6 +45,7 @@ Item = TypeVar("Item")
 AT_A_TIME = 4  # the Page's call rate is the real limit
 BATCH = 100
 AWAY_AFTER = 3  # threads in a row that Graph does not answer for
+TOO_HEAVY = "some of its messages are too heavy for Graph: read without attachments"
 # errors that concern the Page, not one conversation: they end the run
 PAGE_ERRORS = (TokenDead, AccessDenied, Blocked, RateLimited)
 
@@ -56,6 +57,7 @@ class ThreadReader:
         self._pool, self._asker, self._steps, self._goal, self._run = pool, asker, steps, goal, run
         self._share = share
         self._away_in_a_row = 0
+        self._lean: set[str] = set()
 
     async def retry_failed(self) -> None:
         """Read threads by id that could not be read last time: they may be far down the list.
@@ -126,7 +128,12 @@ class ThreadReader:
                 cursors, has_restarted = Cursors(), True
                 rest = rest._replace(cursor=None)
                 continue
+            if told.is_lean:  # what was left out is missing: the thread is not stored up to anywhere
+                rest = rest._replace(reached=None)
             step, rest = page_step(self._goal, self._run.page_id, rest, told, datetime.now(UTC))
+            if told.is_lean and thread.thread_id not in self._lean:
+                self._lean.add(thread.thread_id)
+                step += Step(failed=((thread.thread_id, TOO_HEAVY),))
             await self._steps.store(step, told.answer)
 
     async def _or_give_up(self, thread_id: str, read: Callable[[], Awaitable[None]]) -> None:

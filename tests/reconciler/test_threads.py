@@ -337,3 +337,24 @@ async def test_it_does_not_matter_what_graph_makes_of_since(make_stage: MakeStag
         stage.say(thread, 2)
     await stage.sync()
     assert await stage.missing() == []
+
+
+async def test_a_message_too_heavy_for_its_attachments_is_stored_without_and_read_again_next_time(
+    make_stage: MakeStage,
+) -> None:
+    stage = await make_stage(conversations=12, messages=60)
+    thread = long_thread(stage)
+    # all six steps down, then the least of what there is to ask for
+    stage.faults.add(Fault("too_heavy", path=f"{thread.thread_id}/messages", times=6))
+    run = await stage.sync()
+    assert (run["state"], run["failed_conversations"]) == ("succeeded", 1)
+    row = await stage.thread_row(thread.thread_id)
+    assert row["synced_to"] is None
+    assert row["sync_error"] == "some of its messages are too heavy for Graph: read without attachments"
+    stored = {r["mid"] for r in await stage.rows("SELECT mid FROM messages")}
+    assert stored >= in_thread(stage, thread)
+    run = await stage.sync()
+    assert (run["state"], run["error"]) == ("succeeded", None)
+    row = await stage.thread_row(thread.thread_id)
+    assert (row["synced_to"], row["sync_error"]) == (stage.updated(thread), None)
+    assert await stage.missing() == []
