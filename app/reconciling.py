@@ -64,6 +64,11 @@ def new_watchdog(settings: Settings, pool: Pool, graph: GraphClient, tokens: Tok
 async def reconciler(settings: Settings, pool: Pool, graph: GraphClient, tokens: TokenBox) -> AsyncIterator[Reconciler]:
     """Open a worker; its jobs are for the caller to schedule."""
     async with new_worker(settings, pool, graph, tokens) as worker:
-        schedule = Schedule(pool, worker, interval=timedelta(seconds=settings.sync_interval_seconds))
+        schedule = Schedule(
+            pool,
+            worker,
+            interval=timedelta(seconds=settings.sync_interval_seconds),
+            audit_share=settings.audit_budget_share,
+        )
         watchdog = new_watchdog(settings, pool, graph, tokens)
         yield Reconciler(worker, [schedule.job(), Job("subscriptions", watchdog.run_once, EVERY_SECONDS)])

@@ -80,6 +80,9 @@ class Settings(DatabaseSettings):
     sync_interval_seconds: float = Field(300, gt=0, le=86400, description="how often each Page is synced")
     sync_overlap_seconds: int = Field(600, ge=0, le=10**7, description="how far behind its watermark a run re-reads")
     sync_concurrency: int = Field(32, ge=1, le=1000, description="Pages synced at the same time by one process")
+    audit_budget_share: float = Field(
+        0.25, gt=0, le=1, description="which part of a Page's daily calls its nightly audit may make"
+    )
     graph_calls_per_second_per_page: float = Field(
         2, gt=0, le=1000, description="Meta's limit on its Conversations API is 2"
     )

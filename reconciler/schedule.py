@@ -11,6 +11,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from reconciler.downtime import Heartbeat
 from reconciler.due import soon
+from sql.audits import enqueue_audits
 from sql.pace import bring_forward, silent_pages
 from sql.sync_runs import enqueue_due
 
@@ -36,10 +37,10 @@ class Job(NamedTuple):
 
 
 class Schedule:
-    """What is done each time the job fires."""
+    """What is done each time the job fires. A nightly audit may make `audit_share` of a Page's daily calls."""
 
-    def __init__(self, pool: Pool, worker: Worker, *, interval: timedelta) -> None:
-        self._pool, self._worker, self._interval = pool, worker, interval
+    def __init__(self, pool: Pool, worker: Worker, *, interval: timedelta, audit_share: float = 0.25) -> None:
+        self._pool, self._worker, self._interval, self._audit_share = pool, worker, interval, audit_share
         self._heartbeat = Heartbeat(pool, "schedule", interval=interval)
 
     async def run_once(self) -> dict[str, int]:
@@ -56,6 +57,7 @@ class Schedule:
                 due = soon(silent, base=self._interval, now=now)
                 await bring_forward(connection, due, longest=self._interval)
             queued = await enqueue_due(connection, every=self._interval)
+            queued += await enqueue_audits(connection, share=self._audit_share)
         return {"queued": queued, "started": await self._worker.wake()}
 
     def job(self) -> Job:

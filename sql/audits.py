@@ -9,17 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    import asyncpg
-
     from sql.upsert import Connection
 
 COVERAGE_DAYS = 7
 NIGHT = timedelta(hours=6)  # from midnight UTC on: each Page's audit begins at its own moment of it
 SMALLEST_BUDGET = 10
 UNKNOWN_BUDGET = 100  # calls a night while Meta's headers have not told what the Page is good for
-
-# of one run, beside the columns of its row; `sync_runs` is the outer query's table
-SHOWN = "(SELECT to_jsonb(a) - 'run_id' FROM audits AS a WHERE a.run_id = sync_runs.id) AS audit"
 
 
 class Findings(NamedTuple):
@@ -34,16 +29,18 @@ class Findings(NamedTuple):
 
 
 async def add_findings(connection: Connection, run_id: int, found: Findings) -> None:
-    """Add what a step found. Must be called in the step's transaction."""
-    names = Findings._fields
+    """Add what a step found to the run's. Must be called in the step's transaction."""
     await connection.execute(
-        f"""
-        INSERT INTO audits AS a (run_id, {", ".join(names)})
-        VALUES ($1, {", ".join(f"${n}" for n in range(2, len(names) + 2))})
-        ON CONFLICT (run_id) DO UPDATE SET {", ".join(f"{name} = a.{name} + excluded.{name}" for name in names)}
+        """
+        UPDATE sync_runs AS r SET audit = COALESCE(r.audit, '{}') || (
+            SELECT jsonb_object_agg(n.name, COALESCE((r.audit ->> n.name)::integer, 0) + n.more)
+            FROM unnest($2::text[], $3::integer[]) AS n (name, more)
+        )
+        WHERE r.id = $1
         """,
         run_id,
-        *found,
+        list(found._fields),
+        list(found),
     )
 
 
@@ -119,7 +116,14 @@ async def put_coverage(connection: Connection, page_id: str, run_id: int) -> Non
     coverage = (await coverage_of(connection, [page_id]))[page_id]
     await add_findings(connection, run_id, Findings())
     await connection.execute(
-        "UPDATE audits SET coverage = $2, coverage_days = $3, oldest_audited_at = $4 WHERE run_id = $1",
+        """
+        UPDATE sync_runs SET audit = audit || jsonb_build_object(
+            'coverage', $2::double precision,
+            'coverage_days', $3::integer,
+            'oldest_audited_at', to_char($4::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        )
+        WHERE id = $1
+        """,
         run_id,
         coverage.share,
         COVERAGE_DAYS,
@@ -192,9 +196,9 @@ async def enqueue_audits(connection: Connection, *, share: float) -> int:
     )
 
 
-async def audit_of_conversation(connection: Connection, page_id: str, psid: str) -> asyncpg.Record | None:
-    """What the last audits made of a conversation: that of its threads which is the least certain."""
-    return await connection.fetchrow(
+async def audit_of_conversation(connection: Connection, page_id: str, psid: str) -> dict[str, Any]:
+    """What the last audits made of a conversation: of its threads, what is the least certain."""
+    [row] = await connection.fetch(
         """
         SELECT
             CASE
@@ -213,3 +217,4 @@ async def audit_of_conversation(connection: Connection, page_id: str, psid: str)
         page_id,
         psid,
     )
+    return dict(row)

@@ -87,8 +87,8 @@ async def list_messages(
         f"""
         SELECT
             m.page_id, m.mid, m.psid, m.thread_id, m.direction, m.sent_at, m.text, m.attachments, m.reply_to, m.app_id,
-            m.edits IS NOT NULL AS is_edited, m.is_deleted, m.deleted_at, m.first_seen_via, m.first_seen_at,
-            m.updated_at,
+            m.edits IS NOT NULL AS is_edited, m.is_deleted, m.deleted_at, m.missing_in_graph_since, m.first_seen_via,
+            m.first_seen_at, m.updated_at,
             (
                 SELECT COALESCE(
                     jsonb_agg(

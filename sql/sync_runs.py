@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sql.audits import SHOWN as SHOWN_AUDIT
 from sql.threads import leave_unfinished
 
 if TYPE_CHECKING:
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
 
 CANCELLED = "cancelled by an operator"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
-SHOWN = f"""
+SHOWN = """
     id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
-    api_calls, call_budget, failed_conversations, order_violated, {SHOWN_AUDIT}, requested_at, started_at, finished_at,
-    error
+    api_calls, call_budget, failed_conversations, order_violated, audit, requested_at, started_at, finished_at, error
 """
 # a queued run of these kinds does what was asked for too
 _AT_LEAST = {

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from app.api.wire import Id, Json, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
 from app.problems import ProblemError
+from sql.audits import audit_of_conversation
 from sql.conversations import (
     count_conversations,
     list_conversations,
@@ -54,14 +55,15 @@ async def index(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
-    """One conversation."""
+    """One conversation, and how it stood when it was last audited."""
     read_query(request, NoQuery)
     page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
     async with request.state.pool.acquire() as connection:
         row = await show_conversation(connection, page_id, psid)
         if row is None:
             return await _elsewhere(request, connection, page_id, psid)
-    return Json(row)
+        audit = await audit_of_conversation(connection, page_id, psid)
+    return Json({**row, **audit})
 
 
 async def messages(request: Request) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr
 from starlette.responses import Response
@@ -12,10 +12,15 @@ from starlette.routing import Route
 from app.adding import PageRefusedError, add_page
 from app.api.wire import Json, NoQuery, Shape, path_id, read_json, read_query
 from app.problems import ProblemError
+from sql.audits import coverage_of
 from sql.pages import list_pages, remove_page, show_page
 
 if TYPE_CHECKING:
+    import asyncpg
     from starlette.requests import Request
+
+    from sql.pool import Pool
+    from sql.upsert import Connection
 
 
 def _fits_a_header(value: SecretStr) -> SecretStr:
@@ -34,7 +39,7 @@ async def index(request: Request) -> Response:
     """Every Page."""
     read_query(request, NoQuery)
     async with request.state.pool.acquire() as connection:
-        return Json({"data": await list_pages(connection)})
+        return Json({"data": await _with_audits(connection, await list_pages(connection))})
 
 
 async def create(request: Request) -> Response:
@@ -48,20 +53,28 @@ async def create(request: Request) -> Response:
         )
     except PageRefusedError as error:
         raise ProblemError(502 if error.is_temporary else 422, str(error), field=error.field) from None
-    async with state.pool.acquire() as connection:
-        row = await show_page(connection, page_id)
-    return Json(row, 201 if is_new else 200)
+    return Json(await _show(state.pool, page_id), 201 if is_new else 200)
 
 
 async def show(request: Request) -> Response:
     """One Page."""
     read_query(request, NoQuery)
-    page_id = path_id(request, "page_id")
-    async with request.state.pool.acquire() as connection:
+    return Json(await _show(request.state.pool, path_id(request, "page_id")))
+
+
+async def _show(pool: Pool, page_id: str) -> dict[str, Any]:
+    async with pool.acquire() as connection:
         row = await show_page(connection, page_id)
-    if row is None:
-        raise ProblemError(404, f"no Page {page_id}")
-    return Json(row)
+        if row is None:
+            raise ProblemError(404, f"no Page {page_id}")
+        [page] = await _with_audits(connection, [row])
+    return page
+
+
+async def _with_audits(connection: Connection, rows: list[asyncpg.Record]) -> list[dict[str, Any]]:
+    """Add to Pages how much of each is verified."""
+    coverage = await coverage_of(connection, [row["page_id"] for row in rows])
+    return [{**row, "audit": coverage[row["page_id"]].shown()} for row in rows]
 
 
 async def remove(request: Request) -> Response:

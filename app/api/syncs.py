@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15  # proxies close a connection on which nothing comes, many after 60 seconds
-Mode = Literal["incremental", "full"]
+Mode = Literal["incremental", "full", "audit"]
 WaitSeconds = Annotated[float, Field(ge=0, le=300)]
 
 

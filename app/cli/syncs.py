@@ -1,9 +1,10 @@
-"""`sync` and `backfill`: ask for runs, work on them beside whatever service is running, and show how they go."""
+"""`sync`, `backfill`, `audit`: ask for runs, work on them beside whatever service is running, show how they go."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import uuid4
 
@@ -35,12 +36,12 @@ def sync(
     mode: Annotated[Literal["incremental", "full"], typer.Option(help="full: the whole list")] = "incremental",
 ) -> None:
     """Sync Pages now and wait for it. Exits with 1 when one failed."""
+    _run(partial(_enqueue, page_ids, mode), _table)
 
-    async def ask(connection: Connection) -> list[int]:
-        pages = await _chosen(connection, page_ids)
-        return [await enqueue_run(connection, page_id, mode, requested_by="cli") for page_id in pages]
 
-    _run(ask)
+def audit(page_ids: Pages = None) -> None:
+    """Compare all of Pages with Graph, repair what differs, and wait for it. Exits with 1 when one failed."""
+    _run(partial(_enqueue, page_ids, "audit"), _table, _findings)
 
 
 def backfill(
@@ -61,7 +62,12 @@ def backfill(
         await create_backfill(connection, backfill_id, pages, since=first, until=end, requested_by="cli")
         return [run["id"] for run in await runs_of_backfill(connection, backfill_id)]
 
-    _run(ask)
+    _run(ask, _table)
+
+
+async def _enqueue(page_ids: list[str] | None, kind: str, connection: Connection) -> list[int]:
+    pages = await _chosen(connection, page_ids)
+    return [await enqueue_run(connection, page_id, kind, requested_by="cli") for page_id in pages]
 
 
 async def _chosen(connection: Connection, page_ids: list[str] | None) -> list[str]:
@@ -75,7 +81,7 @@ async def _chosen(connection: Connection, page_ids: list[str] | None) -> list[st
     return chosen
 
 
-def _run(ask: Callable[[Connection], Awaitable[list[int]]]) -> None:
+def _run(ask: Callable[[Connection], Awaitable[list[int]]], *tables: Callable[[list[asyncpg.Record]], Table]) -> None:
     settings = read_settings(Settings)
 
     async def work() -> list[asyncpg.Record]:
@@ -96,7 +102,8 @@ def _run(ask: Callable[[Connection], Awaitable[list[int]]]) -> None:
                         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     runs = asyncio.run(work())
-    console.print(_table(runs))
+    for table in tables:
+        console.print(table(runs))
     if any(run["state"] != "succeeded" for run in runs):
         raise typer.Exit(1)
 
@@ -121,4 +128,17 @@ def _table(runs: list[asyncpg.Record]) -> Table:
     table = Table(*(name.replace("_", " ") for name in names))
     for run in runs:
         table.add_row(*("" if run[name] is None else str(run[name]) for name in names))
+    return table
+
+
+def _findings(runs: list[asyncpg.Record]) -> Table:
+    """What audits found: conversations, then messages, then how much of the Page is verified."""
+    names = (
+        *("conversations_verified", "conversations_repaired", "conversations_unverifiable"),
+        *("messages_restored", "messages_changed", "messages_missing", "coverage"),
+    )
+    table = Table("page id", *(name.replace("_", " ") for name in names))
+    for run in runs:
+        found = run["audit"] or {}
+        table.add_row(run["page_id"], *("" if found.get(name) is None else str(found[name]) for name in names))
     return table

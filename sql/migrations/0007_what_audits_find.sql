@@ -5,21 +5,12 @@ ADD COLUMN next_audit_at timestamptz; -- when the next rolling audit is due; NUL
 CREATE INDEX facebook_pages_audit_due ON facebook_pages (next_audit_at) WHERE state = 'active';
 
 ALTER TABLE sync_runs
-ADD COLUMN call_budget integer CHECK (call_budget > 0); -- calls that a rolling audit may make; NULL: as many as it needs
-
-CREATE TABLE audits (
-    run_id bigint PRIMARY KEY REFERENCES sync_runs ON DELETE CASCADE,
-    conversations_verified integer NOT NULL DEFAULT 0,
-    conversations_repaired integer NOT NULL DEFAULT 0,
-    conversations_unverifiable integer NOT NULL DEFAULT 0,
-    messages_restored integer NOT NULL DEFAULT 0, -- Graph showed them, we had none
-    messages_changed integer NOT NULL DEFAULT 0, -- ours read otherwise: a lost edit, a lost reaction
-    messages_missing integer NOT NULL DEFAULT 0, -- ours that Graph lists no more, for the second time or more
-    -- of all of the Page's conversations, when the audit ended; NULL until then
-    coverage double precision, -- the share that was verified within coverage_days; also NULL when there are none
-    coverage_days integer,
-    oldest_audited_at timestamptz -- when that conversation was compared which it is longest ago for
-);
+ADD COLUMN call_budget integer CHECK (call_budget > 0), -- calls that a rolling audit may make; NULL: as many as it needs
+-- {conversations_verified, conversations_repaired, conversations_unverifiable,
+--  messages_restored: Graph showed them and we had none, messages_changed: ours read otherwise,
+--  messages_missing: ours that Graph lists no more, for the second time or more}, and from its end on
+-- {coverage: the share of the Page's conversations that was verified within coverage_days, oldest_audited_at}
+ADD COLUMN audit jsonb CHECK (audit IS NULL OR kind = 'audit'); -- NULL but for an audit that has found or ended
 
 ALTER TABLE conversation_threads
 -- how it stood when it was last compared; NULL until it was. verified: as Graph shows it; repaired: it was not;

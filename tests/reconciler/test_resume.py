@@ -161,7 +161,7 @@ async def test_a_run_with_kills_ends_in_the_rows_of_one_without(make_stage: Make
     await stage.sync()
     expected = await rows_of(stage)
     watermark = (await stage.page_row())["watermark"]
-    await stage.do("TRUNCATE messages, conversations, conversation_threads, sync_runs CASCADE")
+    await stage.do("TRUNCATE messages, conversations, conversation_threads, sync_runs")
     await stage.do("UPDATE facebook_pages SET watermark = NULL")
     await stage.ask()
     await work_through_kills(stage, lambda: stage.kill_before_call(3))
