@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 
-async def rekey(connection: Connection, page_id: str, thread_id: str, psid: str, *, now: datetime) -> bool:
+async def rekey(
+    connection: Connection, page_id: str, thread_id: str, psid: str, *, now: datetime, is_late: bool = False
+) -> bool:
     """Move all that stands under `thread_id` to `psid`, and keep the thread's row as the alias for old links.
 
     The caller has locked the thread's row and the person's conversation, and derives that one's last message
-    afterwards. Returns whether there was anything to move; doing it twice does nothing. Must be called inside a
-    transaction.
+    afterwards; `is_late`: it has locked messages, too. Returns whether there was anything to move; doing it twice does
+    nothing. Must be called inside a transaction.
     """
     await connection.execute(
         "UPDATE conversation_threads SET psid = $3 WHERE page_id = $1 AND thread_id = $2 AND psid = thread_id",
@@ -50,6 +52,17 @@ async def rekey(connection: Connection, page_id: str, thread_id: str, psid: str,
     )
     if moved == "INSERT 0 0":
         return False
+    # what names nobody locks messages without their conversation: they are taken in the order in which all others do
+    await connection.execute(
+        f"""
+        SELECT count(*) FROM (
+            SELECT FROM messages AS m WHERE m.page_id = $1 AND m.psid = $2
+            ORDER BY m.mid FOR NO KEY UPDATE {"NOWAIT" if is_late else ""}
+        ) AS locked
+        """,
+        page_id,
+        thread_id,
+    )
     await connection.execute(
         "UPDATE messages SET psid = $3, moved_from = $2, updated_at = $4 WHERE page_id = $1 AND psid = $2",
         page_id,
@@ -112,6 +125,6 @@ async def rekey_late(
             thread_id,
             psid,
         )
-        await rekey(connection, page_id, thread_id, psid, now=now)
+        await rekey(connection, page_id, thread_id, psid, now=now, is_late=True)
         moved.add((page_id, psid))
     return moved

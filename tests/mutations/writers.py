@@ -130,6 +130,13 @@ WRITERS = [
     ),
     _in_two_writers(
         "locks",
+        "a move takes messages in an order of its own",
+        _REKEY,
+        "ORDER BY m.mid FOR NO KEY UPDATE",
+        "ORDER BY m.sent_at DESC FOR NO KEY UPDATE",
+    ),
+    _in_two_writers(
+        "locks",
         "the last message is derived without a lock",
         _STEPS,
         "        await _lock_late(connection, not_locked)\n",

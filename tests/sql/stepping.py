@@ -94,10 +94,10 @@ class Writer:
         self._task.result()
         return True
 
-    async def step(self, other: Writer) -> bool:
+    async def step(self, *others: Writer) -> bool:
         """Let one statement, or the commit, through.
 
-        Returns whether it went on: not when it waits for the other's locks, or gave way to begin anew.
+        Returns whether it went on: not when it waits for others' locks, or gave way to begin anew.
         """
         if self.is_done:
             return False
@@ -106,15 +106,16 @@ class Writer:
             self._arrived.clear()
             self._permits.release()
         while not self._arrived.is_set():
-            blocked = await self._watcher.fetchval("SELECT $2 = ANY (pg_blocking_pids($1))", self.pid, other.pid)
+            pids = [other.pid for other in others]
+            blocked = await self._watcher.fetchval("SELECT pg_blocking_pids($1) && $2::integer[]", self.pid, pids)
             if blocked and not self._arrived.is_set():
                 return False
         return self.retries == retries
 
-    async def reaches_commit(self, other: Writer) -> bool:
-        """Step on to the commit. Returns whether that was reached: else it waits for the other's locks."""
+    async def reaches_commit(self, *others: Writer) -> bool:
+        """Step on to the commit. Returns whether that was reached: else it waits for others' locks."""
         while not self.is_ready:
-            if not await self.step(other):
+            if not await self.step(*others):
                 return False
         return True
 
@@ -135,7 +136,12 @@ async def race(first: Writer, second: Writer, turns: Iterable[bool]) -> None:
         one, other = (first, second) if turn else (second, first)
         if not await one.step(other):
             await other.step(one)
-    while not (first.is_done and second.is_done):
-        for one, other in ((first, second), (second, first)):
-            while await one.step(other):
+    await finish(first, second)
+
+
+async def finish(*writers: Writer) -> None:
+    """Step each as far as it goes, again and again, until all are done."""
+    while not all(writer.is_done for writer in writers):
+        for writer in writers:
+            while await writer.step(*(other for other in writers if other is not writer)):
                 pass

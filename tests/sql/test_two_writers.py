@@ -31,7 +31,7 @@ from tests.sql.doors import (
     write,
 )
 from tests.sql.mirrored import empty, mirrored, outcome
-from tests.sql.stepping import Writer, race
+from tests.sql.stepping import Writer, finish, race
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,11 +69,16 @@ GROUPS: dict[str, list[list[Row]]] = {
 
 
 @pytest.fixture
-async def pair(writers: Connections) -> AsyncIterator[tuple[Writer, Writer]]:
-    made = Writer(writers[1], writers[0]), Writer(writers[2], writers[0])
+async def three(writers: Connections) -> AsyncIterator[tuple[Writer, ...]]:
+    made = tuple(Writer(connection, writers[0]) for connection in writers[1:4])
     yield made
     for writer in made:
         await writer.abandon()
+
+
+@pytest.fixture
+def pair(three: tuple[Writer, ...]) -> tuple[Writer, Writer]:
+    return three[0], three[1]
 
 
 @pytest.mark.parametrize("before", [[], [delivered(said("before"))]], ids=["at first", "beside a message"])
@@ -92,7 +97,7 @@ async def test_whoever_commits_first_the_rows_are_the_same(
             assert await first.reaches_commit(second)
             if await second.reaches_commit(first):
                 await second.step(first)  # nothing of the first's was in its way: it commits before
-            await race(first, second, [])
+            await finish(first, second)
             assert await mirrored(mirror) == expected
             await empty(mirror)
 
@@ -103,7 +108,7 @@ async def test_writers_of_one_conversation_wait_for_each_other(mirror: Connectio
     await second.start([delivered(said("b", mid="m_b", seconds=2))])
     assert await first.reaches_commit(second)
     assert not await second.reaches_commit(first)
-    await race(first, second, [])
+    await finish(first, second)
     [conversation] = (await mirrored(mirror))["conversations"]
     assert conversation["last_message_mid"] == "m_b"
 
@@ -140,7 +145,7 @@ async def test_a_late_lock_that_is_not_free_is_not_waited_for(mirror: Connection
     assert not await webhook.reaches_commit(graph)
     assert webhook.retries == 1
     assert await graph.reaches_commit(webhook)
-    await race(webhook, graph, [])
+    await finish(webhook, graph)
     stored = await mirrored(mirror)
     assert {m["psid"] for m in stored["messages"]} == {"7001"}
     assert [c["psid"] for c in stored["conversations"]] == ["7001"]
@@ -160,7 +165,7 @@ async def test_a_late_conversation_that_is_not_free_is_not_waited_for(
     assert not await graph.reaches_commit(webhook)
     assert graph.retries == 1
     assert await webhook.reaches_commit(graph)
-    await race(graph, webhook, [])
+    await finish(graph, webhook)
     stored = await mirrored(mirror)
     assert [c["psid"] for c in stored["conversations"]] == [PERSON]
     assert {m["psid"] for m in stored["messages"]} == {PERSON}
@@ -178,8 +183,27 @@ async def test_the_person_that_a_thread_goes_to_is_locked_with_all_the_others(
         assert await graph.step(webhook)
     assert not await webhook.reaches_commit(graph)
     assert await graph.reaches_commit(webhook)
-    await race(graph, webhook, [])
+    await finish(graph, webhook)
     assert [c["psid"] for c in (await mirrored(mirror))["conversations"]] == [PERSON, "9001"]
+
+
+async def test_what_names_nobody_and_a_move_take_messages_in_one_order(
+    mirror: Connection, three: tuple[Writer, ...]
+) -> None:
+    mids = ("m_1", "m_2")
+    nodes = [node("graph", mid=mid, seconds=n, **NOBODY) for n, mid in enumerate(mids)]
+    await write(mirror, answered(*nodes, listed=thread(person=None)))
+    holder, mover, nobodys = three
+    await holder.start([delivered(NOBODYS | {"message": {"mid": "m_2", "is_deleted": True}})])
+    assert await holder.step(mover)  # holds the newest message alone
+    await mover.start([answered(listed=thread())])
+    assert not await mover.reaches_commit(holder)
+    await nobodys.start([delivered(NOBODYS | {"message": {"mid": mid, "is_deleted": True}}) for mid in mids])
+    assert not await nobodys.reaches_commit(holder, mover)
+    await finish(holder, mover, nobodys)
+    stored = await mirrored(mirror)
+    assert [(m["psid"], m["is_deleted"]) for m in stored["messages"]] == [(PERSON, True)] * 2
+    assert [c["psid"] for c in stored["conversations"]] == [PERSON]
 
 
 async def test_a_last_message_is_derived_under_a_lock_though_nobody_named_the_conversation(
@@ -191,7 +215,7 @@ async def test_a_last_message_is_derived_under_a_lock_though_nobody_named_the_co
     await nobodys.start([delivered(NOBODYS)])
     assert await webhook.reaches_commit(nobodys)
     assert not await nobodys.reaches_commit(webhook)
-    await race(webhook, nobodys, [])
+    await finish(webhook, nobodys)
     [conversation] = (await mirrored(mirror))["conversations"]
     assert (conversation["last_message_mid"], conversation["snippet"]) == ("m_two", "newer")
 
