@@ -89,7 +89,7 @@ async def upsert(
     if not_locked:
         await _lock_late(connection, not_locked)
     if touched:
-        await _derive_last_messages(connection, touched)
+        await _derive_last_messages(connection, touched, now)
     return counts
 
 
@@ -185,6 +185,6 @@ async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None
     )
 
 
-async def _derive_last_messages(connection: Connection, keys: set[tuple[str, str]]) -> None:
+async def _derive_last_messages(connection: Connection, keys: set[tuple[str, str]], now: datetime) -> None:
     """Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now."""
-    await connection.execute("SELECT derive_last_messages($1::conversation_key[])", sorted(keys))
+    await connection.execute("SELECT derive_last_messages($1::conversation_key[], $2)", sorted(keys), now)

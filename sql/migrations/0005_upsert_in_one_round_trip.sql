@@ -356,14 +356,15 @@ END
 $$;
 
 -- Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now.
-CREATE FUNCTION derive_last_messages(keys conversation_key[]) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION derive_last_messages(keys conversation_key[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 BEGIN
     UPDATE conversations AS c SET
         last_message_mid = l.mid,
         last_message_at = l.sent_at,
         last_message_direction = l.direction,
-        snippet = l.snippet
+        snippet = l.snippet,
+        updated_at = at
     FROM (
         SELECT n.page_id, n.psid, newest.*
         FROM unnest(keys) AS n
@@ -434,7 +435,7 @@ BEGIN
     END IF;
     PERFORM upsert_reactions(reactions, at);
     of_events := upsert_events(events, batch, at);
-    PERFORM derive_last_messages(of_messages.touched);
+    PERFORM derive_last_messages(of_messages.touched, at);
     inserted := of_messages.inserted + of_events.inserted;
     updated := of_messages.updated + of_events.updated;
 END

@@ -120,6 +120,17 @@ async def test_the_last_message_is_the_newest_whatever_came_last(mirror: Connect
     assert (conversation["last_message_direction"], conversation["snippet"]) == ("inbound", "new")
 
 
+async def test_a_conversation_changes_when_its_last_message_does(mirror: Connection) -> None:
+    for seconds, told, changes in (
+        (1, said("a"), True),
+        (2, said("a"), False),
+        (3, edited("b", seconds=1), True),
+        (4, said("older", mid="m_0", seconds=-9), False),
+    ):
+        await write(mirror, delivered(told), now=at(seconds))
+        assert (await mirror.fetchval("SELECT updated_at FROM conversations") == at(seconds)) is changes
+
+
 async def test_of_two_messages_of_one_time_the_greater_id_is_last(mirror: Connection) -> None:
     told = [delivered(said(mid, mid=mid)) for mid in ("m_b", "m_a", "m_B")]
     assert (await after(mirror, *told)).conversation["last_message_mid"] == "m_b"
