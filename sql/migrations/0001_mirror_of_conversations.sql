@@ -67,13 +67,15 @@ $$;
 
 -- Graph before original, an edit before Graph unless Graph was read after it.
 CREATE FUNCTION visible_text(original jsonb, edits jsonb, graph jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN CASE
         WHEN edits IS NULL THEN COALESCE(graph #>> '{text,1}', original ->> 'text')
         WHEN graph #>> '{text,1}' IS NOT NULL
             AND (graph #>> '{text,0}')::bigint > (last_edit(edits) ->> 0)::bigint THEN graph #>> '{text,1}'
         ELSE last_edit(edits) ->> 1
-    END
+    END;
+END
 $$;
 
 -- A stored unsigned link becomes the signed one that is known for it.

@@ -189,6 +189,8 @@ CREATE FUNCTION upsert_messages(
 DECLARE
     of_chunk stored_message[];
     stored stored_message[];
+    any_deleted boolean;
+    any_snapshot boolean;
 BEGIN
     FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
         WITH s AS (
@@ -223,42 +225,31 @@ BEGIN
                 m.seen_batch = batch AS is_inserted, m.changed_batch = batch AS is_changed,
                 m.deleted_at IS NOT NULL AS is_deleted, m.graph ? 'reactions' AS has_snapshot
         )
-        SELECT array_agg(ROW(s.*)::stored_message) INTO of_chunk FROM s;
-        IF EXISTS (SELECT FROM unnest(of_chunk) AS s WHERE s.is_deleted) THEN
+        SELECT array_agg(ROW(s.*)::stored_message), bool_or(s.is_deleted), bool_or(s.has_snapshot)
+        INTO of_chunk, any_deleted, any_snapshot
+        FROM s;
+        IF any_deleted THEN
             PERFORM delete_reactions(of_chunk);
         END IF;
-        IF EXISTS (SELECT FROM unnest(of_chunk) AS s WHERE s.has_snapshot) THEN
+        IF any_snapshot THEN
             PERFORM apply_reaction_snapshots(of_chunk, at);
         END IF;
         stored := stored || of_chunk;
     END LOOP;
     SELECT
-        count(*) FILTER (WHERE k.is_inserted),
-        count(*) FILTER (WHERE NOT k.is_inserted),
-        count(*) FILTER (WHERE k.is_repaired)
-    INTO inserted, updated, repaired
-    FROM (
-        SELECT
-            bool_or(s.is_inserted) AS is_inserted,
-            bool_or(s.is_inserted AND s.sent_at >= expected_since) AS is_repaired
-        FROM unnest(stored) AS s
-        WHERE s.is_changed AND s.sent_at IS NOT NULL
-        GROUP BY s.page_id, s.mid
-    ) AS k;
-    SELECT array_agg(ROW(k.*)::conversation_key) INTO touched
-    FROM (
-        SELECT s.page_id, s.psid
-        FROM unnest(stored) AS s
-        WHERE s.is_changed AND s.sent_at IS NOT NULL
-        UNION
-        SELECT s.page_id, s.moved_from
-        FROM unnest(stored) AS s
-        WHERE s.is_changed AND s.sent_at IS NOT NULL AND s.moved_from IS DISTINCT FROM s.thread_id
-        AND s.moved_from IS NOT NULL
-    ) AS k;
-    SELECT array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) INTO learnt
-    FROM unnest(stored) AS s
-    WHERE s.thread_id <> s.psid;
+        count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown AND s.is_inserted),
+        count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown)
+        - count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown AND s.is_inserted),
+        count(DISTINCT ROW(s.page_id, s.mid)) FILTER (
+            WHERE s.is_shown AND s.is_inserted AND s.sent_at >= expected_since
+        ),
+        array_agg(DISTINCT ROW(s.page_id, s.psid)::conversation_key) FILTER (WHERE s.is_shown)
+        || array_agg(DISTINCT ROW(s.page_id, s.moved_from)::conversation_key) FILTER (
+            WHERE s.is_shown AND s.moved_from IS NOT NULL AND s.moved_from IS DISTINCT FROM s.thread_id
+        ),
+        array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) FILTER (WHERE s.thread_id <> s.psid)
+    INTO inserted, updated, repaired, touched, learnt
+    FROM (SELECT n.*, n.is_changed AND n.sent_at IS NOT NULL AS is_shown FROM unnest(stored) AS n) AS s;
 END
 $$;
 
@@ -386,32 +377,22 @@ $$;
 -- A group of deliveries with all their rows: what the webhooks' door writes.
 ------------------------------------------------------------------------------------------------------------
 
--- Whether the messages need locks on what they alone could tell: a conversation that nobody named, or one that still
--- stands under its thread's id.
-CREATE FUNCTION late_locks_are_needed(
-    touched conversation_key[], learnt thread_person[], locked conversation_row[]
-) RETURNS boolean LANGUAGE plpgsql
+-- Whether a thread's id still stands in for a person that a message told.
+CREATE FUNCTION some_stand_in(learnt thread_person[]) RETURNS boolean LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
-    IF learnt IS NOT NULL AND EXISTS (
+    RETURN EXISTS (
         SELECT FROM unnest(learnt) AS l
         JOIN conversation_threads AS t ON t.page_id = l.page_id AND t.thread_id = l.thread_id
         WHERE t.psid = t.thread_id
-    ) THEN
-        RETURN true;
-    END IF;
-    RETURN EXISTS (
-        SELECT t.page_id, t.psid FROM unnest(touched) AS t
-        EXCEPT
-        SELECT n.page_id, n.psid FROM unnest(locked) AS n
     );
 END
 $$;
 
 -- Journal deliveries and merge their rows, in the order in which `sql/upsert.py` does it.
 --
--- Takes no locks out of that order: where they are needed it raises MM001 and stores nothing, and the caller goes step
--- by step.
+-- Takes no locks out of that order: where messages turn out to need them (a conversation that nobody named, or one that
+-- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step.
 CREATE FUNCTION ingest(
     deliveries delivery_row[],
     conversations conversation_row[],
@@ -422,7 +403,7 @@ CREATE FUNCTION ingest(
     at timestamptz,
     OUT inserted integer,
     OUT updated integer
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     of_messages record;
     of_events record;
@@ -430,13 +411,25 @@ BEGIN
     PERFORM journal_deliveries(deliveries);
     PERFORM upsert_conversations(conversations, at);
     of_messages := upsert_messages(messages, batch, at, NULL);
-    IF late_locks_are_needed(of_messages.touched, of_messages.learnt, conversations) THEN
+    inserted := of_messages.inserted;
+    updated := of_messages.updated;
+    IF (of_messages.learnt IS NOT NULL AND some_stand_in(of_messages.learnt)) OR EXISTS (
+        SELECT t.page_id, t.psid FROM unnest(of_messages.touched) AS t
+        EXCEPT
+        SELECT n.page_id, n.psid FROM unnest(conversations) AS n
+    ) THEN
         RAISE SQLSTATE 'MM001' USING MESSAGE = 'conversations have to be locked late';
     END IF;
-    PERFORM upsert_reactions(reactions, at);
-    of_events := upsert_events(events, batch, at);
-    PERFORM derive_last_messages(of_messages.touched, at);
-    inserted := of_messages.inserted + of_events.inserted;
-    updated := of_messages.updated + of_events.updated;
+    IF cardinality(reactions) > 0 THEN
+        PERFORM upsert_reactions(reactions, at);
+    END IF;
+    IF cardinality(events) > 0 THEN
+        of_events := upsert_events(events, batch, at);
+        inserted := inserted + of_events.inserted;
+        updated := updated + of_events.updated;
+    END IF;
+    IF of_messages.touched IS NOT NULL THEN
+        PERFORM derive_last_messages(of_messages.touched, at);
+    END IF;
 END
 $$;

@@ -34,8 +34,8 @@ WRITERS = [
         "counts",
         "all new ones are repaired",
         UPSERT,
-        "bool_or(s.is_inserted AND s.sent_at >= expected_since)",
-        "bool_or(s.is_inserted)",
+        "WHERE s.is_shown AND s.is_inserted AND s.sent_at >= expected_since\n",
+        "WHERE s.is_shown AND s.is_inserted\n",
     ),
     _in_upsert(
         "counts",
