@@ -1,15 +1,15 @@
 """The row types that both doors produce, and that the bulk upsert writes.
 
-Named tuples, so that a batch turns into columns by `zip(*rows)`. Fields ending in JSON registers hold JSON text or
+Named tuples, in the order of the database's row types. Fields that are JSON registers hold JSON text or
 None; `sql/migrations/0001_*` says what each register is. Times are aware datetimes; all ids are text.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import date, datetime
     from uuid import UUID
 
@@ -127,15 +127,17 @@ class Rows:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows of any kinds."""
-        kinds: dict[type, Callable[[Any], None]] = {
-            Thread: self.threads.append,
-            Conversation: self.conversations.append,
-            Message: self.messages.append,
-            Reaction: self.reactions.append,
-            Event: self.events.append,
-        }
         for row in rows:
-            kinds[type(row)](row)
+            getattr(self, _KINDS[type(row)]).append(row)
+
+
+_KINDS = {
+    Thread: "threads",
+    Conversation: "conversations",
+    Message: "messages",
+    Reaction: "reactions",
+    Event: "events",
+}
 
 
 class Counts(NamedTuple):
