@@ -1,4 +1,4 @@
-"""The journal's upkeep: partitions for the coming days, and those past retention dropped."""
+"""Upkeep: the journal's partitions for the coming days, those past retention dropped, and old runs deleted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sql.deliveries import keep_journal
+from sql.sync_runs import prune_runs
 
 if TYPE_CHECKING:
     from sql.pool import Pool
@@ -18,16 +19,17 @@ EVERY_SECONDS = 3600.0
 
 
 class Housekeeping:
-    """Keeps the journal in shape."""
+    """Keeps the journal and the record of sync runs in shape."""
 
     def __init__(self, pool: Pool, *, retention_days: int) -> None:
         self._pool, self._retention_days = pool, retention_days
 
     async def run_once(self, now: datetime | None = None) -> dict[str, int]:
-        """Make partitions ahead and drop old ones; returns how many days were dropped."""
-        today = (now or datetime.now(UTC)).date()
+        """Make partitions ahead, drop old ones, delete old runs; returns how many days and runs are gone."""
+        now = now or datetime.now(UTC)
         async with self._pool.acquire() as connection:
-            dropped = await keep_journal(connection, today=today, retention_days=self._retention_days)
+            dropped = await keep_journal(connection, today=now.date(), retention_days=self._retention_days)
+            pruned = await prune_runs(connection, keep_days=self._retention_days, now=now)
         if dropped:
             log.info("journal_days_dropped", days=[day.isoformat() for day in dropped])
-        return {"dropped": len(dropped)}
+        return {"dropped": len(dropped), "pruned": pruned}

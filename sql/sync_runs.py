@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 CANCELLED = "cancelled by an operator"
+PRUNED_AT_ONCE = 5000  # rows: the locks of one statement are not held for long
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 SHOWN = """
     id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
@@ -164,3 +165,35 @@ async def list_runs(
         before,
         limit,
     )
+
+
+async def prune_runs(connection: Connection, *, keep_days: int, now: datetime) -> int:
+    """Delete what nobody will ask for any more; returns how many runs that were.
+
+    Scheduled runs that found nothing are most of them: they are kept for two days, which is longer than the day whose
+    calls are counted against a Page's budget; the others for `keep_days`. A backfill's runs are its record, and stay.
+    """
+    deleted = 0
+    while True:
+        done = await connection.execute(
+            """
+            DELETE FROM sync_runs WHERE id IN (
+                SELECT r.id FROM sync_runs AS r
+                WHERE r.backfill_ids = '{}' AND (
+                    r.finished_at < $2::timestamptz - $1::integer * interval '1 day'
+                    OR (
+                        r.finished_at < $2::timestamptz - interval '2 days' AND r.kind = 'incremental' AND r.state = 'succeeded'
+                        AND r.requested_by = 'schedule' AND r.inserted = 0 AND r.error IS NULL
+                    )
+                )
+                LIMIT $3
+            )
+            """,
+            max(keep_days, 2),
+            now,
+            PRUNED_AT_ONCE,
+        )
+        count = int(done.rpartition(" ")[2])
+        deleted += count
+        if count < PRUNED_AT_ONCE:
+            return deleted

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from sql import sync_runs
 from sql.backfills import cancel_backfill, create_backfill, show_backfill
 from sql.cooldowns import APP, cool_down, page_scope
 from sql.errors import StaleLease
@@ -16,7 +17,7 @@ from sql.leases import LEASE, Progress, checkpoint, claim_run, finish_run, put_o
 from sql.pace import NextSync
 from sql.pages import put_page, remove_page
 from sql.rows import Counts
-from sql.sync_runs import cancel_runs, enqueue_due, enqueue_run
+from sql.sync_runs import cancel_runs, enqueue_due, enqueue_run, prune_runs
 from sql.threads import Unfinished, put_unfinished
 
 if TYPE_CHECKING:
@@ -545,3 +546,44 @@ async def test_a_run_for_two_backfills_goes_on_when_one_of_them_is_cancelled(con
     shown = await show_backfill(connection, BACKFILLS[1])
     assert shown is not None
     assert shown["state"] == "running"
+
+
+# -- what is forgotten ----------------------------------------------------------------------------------------
+
+
+async def ended(connection: Connection, days_ago: int, **changes: object) -> int:
+    """A scheduled run that found nothing, but for the changes."""
+    columns = {"kind": "incremental", "state": "succeeded", "requested_by": "schedule", "inserted": 0, **changes}
+    names, values = ", ".join(columns), ", ".join(f"${n}" for n in range(2, len(columns) + 2))
+    return int(
+        await connection.fetchval(
+            f"""
+            INSERT INTO sync_runs (page_id, started_at, finished_at, {names})
+            VALUES ('1', $1, $1, {values}) RETURNING id
+            """,
+            NOW - timedelta(days=days_ago),
+            *columns.values(),
+        )
+    )
+
+
+async def test_runs_that_found_nothing_are_kept_for_two_days_and_others_for_the_retention(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_runs, "PRUNED_AT_ONCE", 2)
+    kept = [
+        await ended(connection, 1),
+        await ended(connection, 5, inserted=1),
+        await ended(connection, 5, error="1 conversations could not be read"),
+        await ended(connection, 5, state="failed", error="no"),
+        await ended(connection, 5, requested_by="api"),
+        await ended(connection, 5, kind="full"),
+        await ended(connection, 400, kind="backfill", since=NOW, backfill_ids=BACKFILLS[:1]),
+        await ask(connection),
+    ]
+    for days in (3, 3, 3, 400):
+        await ended(connection, days)
+    await ended(connection, 91, inserted=7)
+    assert await prune_runs(connection, keep_days=90, now=NOW) == 5
+    left = await connection.fetch("SELECT id FROM sync_runs ORDER BY id")
+    assert [r["id"] for r in left] == kept
