@@ -13,6 +13,7 @@ from reconciler import threads as threads_module
 from reconciler import worker as worker_module
 from simulator import Fault
 from sql.errors import StaleLease
+from sql.leases import checkpoint
 from tests.reconciler.stage import Killed, behaviour
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ KINDS = ["incremental", "full", "audit", "backfill"]
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def window(kind: str) -> dict[str, datetime]:
+def window(kind: str) -> dict[str, Any]:
     return {"since": LONG_AGO} if kind == "backfill" else {}
 
 
@@ -95,7 +96,7 @@ async def test_killed_before_every_second_call(make_stage: MakeStage, kind: str)
 async def test_killed_at_every_step_stored(make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     stage = await small(make_stage)
     run_id = await stage.ask()
-    transaction, checkpoint = steps_module.Steps._transaction, steps_module.checkpoint
+    transaction = steps_module.Steps._transaction
     left = 0
 
     def arm() -> None:
@@ -260,7 +261,6 @@ async def test_a_stale_step_is_rolled_back_with_its_rows(
 ) -> None:
     stage = await small(make_stage)
     await stage.ask()
-    checkpoint = steps_module.checkpoint
 
     async def overtaken(connection: Any, run: Any, *values: Any, **options: Any) -> bool:
         await stage.do("UPDATE sync_runs SET term = term + 1")

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 from reconciler import steps as steps_module
 from reconciler import worker as worker_module
 from reconciler.tokens import TokenBox
-from sql.leases import renew_lease
+from sql.leases import checkpoint, claim_run, renew_lease
 from sql.pages import put_page, remove_page
 from sql.sync_runs import cancel_runs
+from sql.upsert import upsert
 
 if TYPE_CHECKING:
     import httpx
@@ -284,7 +285,6 @@ async def test_a_bug_interrupts_a_run_five_times_and_then_fails_it(
     stage = await make_stage(pages=2)
     sick, well = stage.world.pages
     runs = await ask_all(stage)
-    checkpoint = steps_module.checkpoint
 
     async def broken(connection: Any, run: Any, *values: Any, **options: Any) -> bool:
         if run.page_id == sick.id:
@@ -324,7 +324,6 @@ async def test_what_other_writers_cause_is_written_again_without_another_call(
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     stage = await make_stage()
-    upsert = steps_module.upsert
     tries: list[int] = []
 
     async def contended(*values: Any, **options: Any) -> Any:
@@ -344,7 +343,6 @@ async def test_a_database_that_goes_away_in_the_middle_interrupts_the_run_and_it
 ) -> None:
     stage = await make_stage(conversations=6, page_rows=2)
     run_id = await stage.ask()
-    upsert = steps_module.upsert
     is_away = [False, True]
 
     async def away(*values: Any, **options: Any) -> Any:
@@ -370,14 +368,13 @@ async def test_a_worker_whose_database_is_away_after_a_run_stays_alive(
 ) -> None:
     stage = await make_stage(pages=2)
     await ask_all(stage)
-    claim = worker_module.claim_run
     claims: list[int] = []
 
     async def away_once(*values: Any) -> Any:
         claims.append(1)
         if len(claims) == 2:
             raise OSError("the database is away")
-        return await claim(*values)
+        return await claim_run(*values)
 
     monkeypatch.setattr(worker_module, "claim_run", away_once)
     async with stage.worker(concurrency=1) as worker:
