@@ -118,7 +118,7 @@ def _listing(
         thread_id,
         tuple(canonical_mid(str(mid)) for mid in ids if mid),
         told.answer.observed_at,
-        stubs=sum(message.is_stub for message in messages),
+        stubs=len(messages) if told.is_lean else sum(message.is_stub for message in messages),
         is_clean=len(messages) == len(values),
         begins=begins,
         ends=ends,
