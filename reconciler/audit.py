@@ -34,9 +34,9 @@ class Share:
         """Whether there is a limit."""
         return self._budget is not None
 
-    def is_spent(self) -> bool:
-        """Whether no call is left."""
-        return self._budget is not None and self._before + self._calls() >= self._budget
+    def is_spent(self, calls: int = 1) -> bool:
+        """Whether so many calls are not left."""
+        return self._budget is not None and self._before + self._calls() + calls > self._budget
 
     def is_half_spent(self) -> bool:
         """Whether half of them are made: the list may not use up what single threads need."""

@@ -43,6 +43,11 @@ class SinceProof:
         since, expected = self._probe or (None, ())
         return {"is_done": self.is_done, "since": since, "expected": list(expected)}
 
+    @property
+    def cost(self) -> int:
+        """How many calls the proof will make."""
+        return 1 if self._probe else 2
+
     def note_newest(self, nodes: Sequence[ConversationNode]) -> None:
         """Note what the list begins with, read without `since`."""
         self._probe = SinceProbe.of(nodes)

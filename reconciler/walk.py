@@ -147,7 +147,7 @@ class Walk:
             self._place = Place(saved["cursor"]) if saved else self._place
 
     async def _prove_since(self) -> None:
-        if not self._since.is_done and not self._share.is_spent():
+        if not self._since.is_done and not self._share.is_spent(self._since.cost):
             await self._since.prove()
             await self._steps.store(Step())
 

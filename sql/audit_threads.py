@@ -267,15 +267,40 @@ async def keep_listings(
         """,
         [(page_id, run_id, listing.thread_id, list(listing.mids)) for listing in listings],
     )
-    await note_tried(connection, page_id, run_id, [li.thread_id for li in listings if li.is_deep])
+    await _note_begun(connection, page_id, run_id, [li.thread_id for li in listings if li.is_deep])
+
+
+async def _note_begun(connection: Connection, page_id: str, run_id: int, thread_ids: Collection[str]) -> None:
+    """Record that a run reads threads for their own sake.
+
+    One that a run's calls don't suffice for keeps its turn, and comes first in the next run. When that does not come to
+    its end either, it waits until all others had their turn: it was begun in a run, and has not been tried since.
+    """
+    await connection.execute(
+        """
+        UPDATE conversation_threads AS t SET
+            audit_tried_in = $2,
+            audit_tried_at = CASE
+                WHEN EXISTS (
+                    SELECT FROM sync_runs AS r
+                    WHERE r.id = t.audit_tried_in AND COALESCE(t.audit_tried_at, '-infinity') < r.started_at
+                ) THEN now()
+                ELSE t.audit_tried_at
+            END
+        WHERE t.page_id = $1 AND t.thread_id = ANY($3::text[]) AND t.audit_tried_in IS DISTINCT FROM $2
+        """,
+        page_id,
+        run_id,
+        list(thread_ids),
+    )
 
 
 async def note_tried(
     connection: Connection, page_id: str, run_id: int, thread_ids: Collection[str], *, state: str | None = None
 ) -> None:
-    """Record that an audit has begun to read threads, so that those come first that wait longest.
+    """Record that an audit has tried to read threads, so that those come first that wait longest.
 
-    `state` is what they turned out to be, None while they are being read.
+    `state` is what they turned out to be, None when nothing is known.
     """
     if not thread_ids:
         return

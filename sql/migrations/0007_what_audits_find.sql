@@ -17,8 +17,8 @@ ALTER TABLE conversation_threads
 -- unverifiable: Graph refuses details of it, as it does of messages that are too old, or all of it
 ADD COLUMN audit_state text CHECK (audit_state IN ('verified', 'repaired', 'unverifiable')),
 ADD COLUMN audited_at timestamptz, -- our clock, likewise
-ADD COLUMN audit_tried_at timestamptz, -- when an audit last began to read it; NULL until one did
-ADD COLUMN audit_tried_in bigint, -- likewise: that run
+ADD COLUMN audit_tried_at timestamptz, -- when an audit last had its turn with it; NULL until one had
+ADD COLUMN audit_tried_in bigint, -- the run that last began to read it; NULL until one did
 ADD CONSTRAINT conversation_threads_audited CHECK ((audit_state IS NULL) = (audited_at IS NULL));
 DROP INDEX conversation_threads_by_psid;
 CREATE INDEX conversation_threads_by_psid ON conversation_threads (page_id, psid) INCLUDE (audit_state, audited_at);
