@@ -157,8 +157,8 @@ def _context(raw: RawItem, item: Item, door: Door) -> Context:
     sender = item.sender.id if item.sender else None
     recipient = item.recipient.id if item.recipient else None
     is_echo = item.message is not None and item.message.is_echo
-    parties = (recipient, sender) if is_echo else (sender, recipient)
-    psid = next((party for party in parties if party is not None and party != raw.page_id), None)
+    first, second = (recipient, sender) if is_echo else (sender, recipient)
+    psid = first if first is not None and first != raw.page_id else second if second != raw.page_id else None
     at = item.timestamp
     return Context(
         raw.page_id,

@@ -59,4 +59,4 @@ def read_body(body: bytes, door: Door) -> Reading:
         reading.items.append(ItemRows(item.path, projected.rows))
         reading.kinds.extend(projected.kinds)
         reading.unknown.extend(projected.unknown)
-    return reading._replace(tests=tests)
+    return reading._replace(tests=tests) if tests else reading
