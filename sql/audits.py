@@ -77,7 +77,8 @@ async def coverage_of(connection: Connection, page_ids: Sequence[str]) -> dict[s
             SELECT
                 t.page_id, t.psid,
                 bool_and(
-                    t.audited_at > now() - $2 * interval '1 day' AND t.audit_state IN ('verified', 'repaired')
+                    t.audited_at IS NOT NULL AND t.audited_at > now() - $2 * interval '1 day'
+                    AND t.audit_state IN ('verified', 'repaired')
                 ) AS is_verified,
                 bool_or(t.audit_state = 'unverifiable') AS is_unverifiable,
                 bool_or(t.audited_at IS NULL) AS is_new,
@@ -175,7 +176,12 @@ async def enqueue_audits(connection: Connection, *, share: float) -> int:
             ),
             queued AS (
                 INSERT INTO sync_runs (page_id, kind, requested_by, call_budget)
-                SELECT d.page_id, 'audit', 'schedule', COALESCE(GREATEST((d.daily_call_budget * $1)::integer, $3), $4)
+                SELECT
+                    d.page_id, 'audit', 'schedule',
+                    CASE
+                        WHEN d.daily_call_budget IS NULL THEN $4
+                        ELSE GREATEST((d.daily_call_budget * $1::double precision)::integer, $3)
+                    END
                 FROM due AS d
                 WHERE d.next_audit_at > now() - $2::interval
                 AND NOT EXISTS (
