@@ -46,3 +46,17 @@ async def test_loads_failures_news_backfills_and_audits_end_right(make_stage: Ma
         assert (await stage.page_row(page))["watermark"] == stage.updated(stage.threads(page)[0])
     assert await stage.rows("SELECT * FROM unfinished_threads") == []
     assert await stage.rows("SELECT * FROM conversation_threads WHERE sync_error IS NOT NULL") == []
+
+
+async def test_audits_compare_long_conversations_and_find_what_is_missing(make_stage: MakeStage) -> None:
+    stage = await make_stage(pages=2, conversations=5, messages=40, behaviour=behaviour(max_limit=15))
+    page = stage.world.pages[1]
+    [mid] = stage.say(stage.threads(page)[0])
+    await stage.sync("full", page)
+    stage.world.unsend(mid)
+    for _ in range(2):
+        stage.clock.advance(60)
+        run = await stage.sync("audit", page)
+        assert (run["state"], run["audit"]["coverage"]) == ("succeeded", 1.0)
+    assert run["audit"]["messages_missing"] == 1
+    assert await stage.rows("SELECT * FROM audit_listings") == []
