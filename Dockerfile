@@ -14,12 +14,15 @@ RUN /opt/mirror/bin/pip install --quiet --no-cache-dir --no-deps --no-build-isol
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/messenger-mirror --create-home mirror
 COPY --from=build /opt/mirror /opt/mirror
-ENV PATH=/opt/mirror/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/var/lib/messenger-mirror/data
+ENV PATH=/opt/mirror/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/var/lib/messenger-mirror/data \
+    SPOOL_DIR=/var/lib/messenger-mirror/spool
 USER mirror
 WORKDIR /var/lib/messenger-mirror
+# holds the spool: deliveries that were answered 200 while Postgres was away
 VOLUME /var/lib/messenger-mirror
 EXPOSE 8000
+# not /readyz: a process that waits for its Postgres receives meanwhile, and must not be restarted for it
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/readyz', timeout=4)"]
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz', timeout=4)"]
 ENTRYPOINT ["messenger-mirror"]
 CMD ["serve"]

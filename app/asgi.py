@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypedDict
 
 import asyncpg
@@ -12,24 +13,33 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 
 from app.api.routes import api_routes
-from app.api.wire import RequireKey
+from app.api.wire import NeedsDatabase, RequireKey
+from app.arrival import arrival
 from app.collector import calm_collector
-from app.database import migrated_database
+from app.database import held_database
 from app.ending import told_to_end
 from app.health import health_routes
-from app.housekeeping import EVERY_SECONDS, Housekeeping
+from app.housekeeping import EVERY_SECONDS as HOUSEKEEPING_EVERY_SECONDS
+from app.housekeeping import Housekeeping
 from app.logs import configure_logging
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
 from app.reconciling import graph_client, reconciler
 from app.settings import Settings, load_settings
+from app.webhook.delivery_reader import DeliveryReader
+from app.webhook.drain import ADOPT_EVERY_SECONDS, Drain
+from app.webhook.drain import EVERY_SECONDS as DRAIN_EVERY_SECONDS
+from app.webhook.durable import Durable
 from app.webhook.group_commit import GroupCommit
 from app.webhook.last_seen import EVERY_SECONDS as LAST_SEEN_EVERY_SECONDS
 from app.webhook.last_seen import LastSeen
 from app.webhook.receiver import Receiver
+from reconciler.downtime import EVERY_SECONDS as HEARTBEAT_EVERY_SECONDS
+from reconciler.downtime import Heartbeat
 from reconciler.schedule import Job, scheduled
 from reconciler.tokens import TokenBox
 from sql.ingest import Ingestor
 from sql.pool import Pool, open_pool
+from sql.spool import Spool
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,9 +60,11 @@ class State(TypedDict):
     settings: Settings
     pool: Pool
     receiver: Receiver
+    spool: Spool
     graph: GraphClient
     tokens: TokenBox
     worker: Worker | None
+    arrived: asyncio.Event
     ending: asyncio.Event
 
 
@@ -75,7 +87,7 @@ def make_app(settings: Settings) -> Starlette:
         routes=[
             Route("/webhook", _Webhook(), methods=["GET", "POST"]),
             *health_routes(),
-            Mount("/api", routes=api_routes(), middleware=[Middleware(RequireKey)]),
+            Mount("/api", routes=api_routes(), middleware=[Middleware(RequireKey), Middleware(NeedsDatabase)]),
         ],
         exception_handlers={
             ProblemError: on_problem,
@@ -96,34 +108,55 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
 
     """
     async with AsyncExitStack() as stack:
-        dsn = await stack.enter_async_context(migrated_database(settings))
-        pool = await stack.enter_async_context(open_pool(dsn, max_size=OTHER_CONNECTIONS))
-        ingest_pool = await stack.enter_async_context(open_pool(dsn, max_size=INGEST_CONNECTIONS))
-        group_commit = await stack.enter_async_context(GroupCommit(Ingestor(ingest_pool)))
+        dsn = await stack.enter_async_context(held_database(settings))
+        spool = await stack.enter_async_context(Spool(settings.spool_folder, max_bytes=settings.spool_max_bytes))
+        # no connection is made before one is needed: the database may not be there yet
+        pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=OTHER_CONNECTIONS))
+        ingest_pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=INGEST_CONNECTIONS))
+        last_seen, ingestor, reader = LastSeen(pool), Ingestor(ingest_pool), DeliveryReader()
+        durable = Durable(GroupCommit(ingestor), spool, reader, is_away=True)
+        drain = Drain(spool, ingest_pool, ingestor, reader, durable, on_stored=last_seen.note)
+        await stack.enter_async_context(drain)
+        await stack.enter_async_context(durable.group_commit)
         graph = await stack.enter_async_context(graph_client(settings))
         tokens = TokenBox(settings.encryption_keys)
         housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)
-        await housekeeping.run_once()
-        jobs = [Job("journal", housekeeping.run_once, EVERY_SECONDS)]
-        last_seen = LastSeen(pool)
-        jobs.append(Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS))
+        heartbeat = Heartbeat(pool, "receiver", interval=timedelta(seconds=settings.sync_interval_seconds))
+        jobs = [
+            Job("heartbeat", heartbeat.run_once, HEARTBEAT_EVERY_SECONDS),
+            Job("journal", housekeeping.run_once, HOUSEKEEPING_EVERY_SECONDS),
+            Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS),
+            Job("spool", drain.run_once, DRAIN_EVERY_SECONDS),
+            Job("spool-adopt", spool.adopt, ADOPT_EVERY_SECONDS),
+        ]
         worker = None
         if settings.reconciler_enabled:
             worker, more = await stack.enter_async_context(reconciler(settings, pool, graph, tokens))
             jobs += more
-        await stack.enter_async_context(scheduled(jobs))
+
+        @asynccontextmanager
+        async def live() -> AsyncIterator[None]:
+            """Do what needs the database."""
+            await housekeeping.run_once()
+            await heartbeat.run_once()
+            await drain.run_once()
+            async with scheduled(jobs):
+                yield
+
         yield State(
             settings=settings,
             pool=pool,
             receiver=Receiver(
-                group_commit,
+                durable,
                 secrets=settings.app_secrets,
                 verify_tokens=settings.verify_tokens,
                 on_stored=last_seen.note,
             ),
+            spool=spool,
             graph=graph,
             tokens=tokens,
             worker=worker,
+            arrived=await stack.enter_async_context(arrival(dsn, live)),
             ending=stack.enter_context(told_to_end()),
         )
 

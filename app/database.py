@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 
 from sql import embedded
+from sql.errors import MigrationError, describe, is_away
 from sql.migrate import migrate
 from sql.pool import MINIMUM_VERSION, connect
 
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CONNECT_WITHIN_SECONDS = 15.0
+CLOSE_WITHIN_SECONDS = 2.0
 
 
 class DatabaseError(Exception):
     """The database can't be used; the text says why and what to do."""
+
+
+class DatabaseAwayError(DatabaseError):
+    """The database can't be reached now; it may be later."""
 
 
 @contextmanager
@@ -46,12 +52,10 @@ def database(settings: DatabaseSettings) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def migrated_database(settings: DatabaseSettings) -> AsyncIterator[str]:
-    """Give the address of the database, with this version's schema.
+async def held_database(settings: DatabaseSettings) -> AsyncIterator[str]:
+    """Do what `database` does without keeping others of the event loop waiting.
 
     Raises:
-        DatabaseError: it can't be reached, or is too old.
-        sql.errors.MigrationError: its schema can't be brought to what this version needs.
         embedded.EmbeddedPostgresError: as above.
 
     """
@@ -66,16 +70,31 @@ async def migrated_database(settings: DatabaseSettings) -> AsyncIterator[str]:
             await asyncio.to_thread(held.__exit__, None, None, None)
         raise
     try:
-        await prepare(dsn)
         yield dsn
     finally:
         await asyncio.to_thread(held.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def migrated_database(settings: DatabaseSettings) -> AsyncIterator[str]:
+    """Give the address of the database, with this version's schema.
+
+    Raises:
+        DatabaseError: it can't be reached, or is too old.
+        sql.errors.MigrationError: its schema can't be brought to what this version needs.
+        embedded.EmbeddedPostgresError: as above.
+
+    """
+    async with held_database(settings) as dsn:
+        await prepare(dsn)
+        yield dsn
 
 
 async def prepare(dsn: str) -> list[str]:
     """Apply what migrations are missing; returns their names.
 
     Raises:
+        DatabaseAwayError: it can't be reached, or went away meanwhile.
         DatabaseError, sql.errors.MigrationError: as above.
 
     """
@@ -88,7 +107,8 @@ async def prepare(dsn: str) -> list[str]:
             "with special characters of the password percent-encoded"
         ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise DatabaseError(
+        kind = DatabaseError if _is_setting_wrong(error) else DatabaseAwayError
+        raise kind(
             f"the database that DATABASE_URL names can't be reached: {type(error).__name__}: {error}"
         ) from None
     try:
@@ -98,8 +118,20 @@ async def prepare(dsn: str) -> list[str]:
                 f"Postgres {MINIMUM_VERSION} or later is needed, DATABASE_URL names one of version {version.major}"
             )
         applied = [migration.name for migration in await migrate(connection)]
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, MigrationError) as error:
+        reason = error.__cause__ if isinstance(error, MigrationError) else error
+        if reason is None or not is_away(reason):
+            raise
+        raise DatabaseAwayError(f"the database went away: {describe(reason)}") from None
     finally:
-        await connection.close()
+        with suppress(OSError):
+            await connection.close(timeout=CLOSE_WITHIN_SECONDS)
     if applied:
         log.info("schema_migrated", migrations=applied)
     return applied
+
+
+def _is_setting_wrong(error: Exception) -> bool:
+    """Tell whether a refused connection is refused for what DATABASE_URL says: user, password, database, a right."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state[:2] == "28" or state in {"3D000", "42501"}

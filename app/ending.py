@@ -1,22 +1,33 @@
-"""Whether this process was asked to end, for requests that wait on purpose: a server waits for them first."""
+"""The end of this process: whether it was asked for, and asking for it when a start turns out to be impossible."""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import signal
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = structlog.get_logger(__name__)
+
+FAILURE_FILE = "MIRROR_FAILURE_FILE"  # names where `serve` looks for the reason of its end
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def told_to_end() -> Iterator[asyncio.Event]:
-    """Give an event that is set when a signal asks this process to end; whoever handles the signal still does."""
+    """Give an event that is set when a signal asks this process to end; whoever handles the signal still does.
+
+    For requests that wait on purpose: a server waits for them first.
+    """
     ending = asyncio.Event()
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield ending
@@ -36,3 +47,13 @@ def told_to_end() -> Iterator[asyncio.Event]:
         for number, handler in before.items():
             if signal.getsignal(number) is tell:
                 signal.signal(number, handler)
+
+
+def give_up(error: BaseException) -> None:
+    """End this process in order, and what would start it again: it can't do its work, and that will not change."""
+    log.critical("start_impossible", reason=f"{type(error).__name__}: {error}")
+    if FAILURE_FILE in os.environ:
+        Path(os.environ[FAILURE_FILE]).write_text(str(error))
+    if multiprocessing.parent_process() is not None:  # one of `serve --workers N`
+        os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)

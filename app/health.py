@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from app.problems import problem
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sql.pool import Pool
+    from sql.spool import Spool
 
 READY_WITHIN_SECONDS = 3.0
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,21 +33,45 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Tell whether the database answers and has this version's schema."""
+    """Tell whether this process can do its work: 200 while a delivery that comes now is made durable.
+
+    `ready`: all is well. `degraded`: the database went away, and deliveries are kept in the spool. 503: the database
+    was not there since the start, or has another version's schema, or neither it nor the spool can take a delivery.
+    """
+    spool = request.state.spool
+    trouble = None
+    if not request.state.arrived.is_set():
+        trouble = "the database is not there yet; deliveries are kept in the spool until it is"
+        return _state(503, trouble, spool)
     # a task of its own: cancelling a query waits for the server's word, and a server that stands still has none
     asking = asyncio.create_task(_is_current(request.state.pool))
     done, _ = await asyncio.wait({asking}, timeout=READY_WITHIN_SECONDS)
     if not done:
         asking.add_done_callback(_ignore_outcome)
         asking.cancel()
-        return problem(503, "the database does not answer: TimeoutError")
-    try:
-        current = await asking
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return problem(503, f"the database does not answer: {type(error).__name__}")
-    if not current:
-        return problem(503, "the database's schema is not this version's: run `messenger-mirror migrate`")
-    return PlainTextResponse("ready")
+        trouble = "the database does not answer: TimeoutError"
+    else:
+        try:
+            if not await asking:
+                trouble = "the database's schema is not this version's: run `messenger-mirror migrate`"
+                return _state(503, trouble, spool)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            trouble = f"the database does not answer: {type(error).__name__}"
+    if trouble is None:
+        return _state(200, None, spool)
+    spool_trouble = await spool.trouble()
+    if spool_trouble is not None:
+        return _state(503, f"{trouble}; {spool_trouble}", spool)
+    return _state(200, f"{trouble}; deliveries are kept in the spool", spool)
+
+
+def _state(status: int, trouble: str | None, spool: Spool) -> Response:
+    oldest = spool.oldest
+    age = max((datetime.now(UTC) - oldest).total_seconds(), 0.0) if oldest is not None else None
+    held = {"deliveries": spool.depth, "bytes": spool.bytes, "oldest_seconds": age}
+    if status != 200:
+        return problem(status, trouble or "", more={"spool": held})
+    return JSONResponse({"state": "ready" if trouble is None else "degraded", "detail": trouble, "spool": held})
 
 
 async def _is_current(pool: Pool) -> bool:

@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
 log = structlog.get_logger(__name__)
@@ -34,13 +36,21 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(status: int, detail: str, *, field: str | None = None, **headers: str) -> ProblemResponse:
-    """Build the response."""
+def problem(
+    status: int,
+    detail: str,
+    *,
+    field: str | None = None,
+    more: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    """Build the response; `more` are members of its own."""
     content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     content["detail"] = detail
     if field is not None:
         content["field"] = field
-    return ProblemResponse(content, status, headers or None)
+    content.update(more or {})
+    return ProblemResponse(content, status, headers)
 
 
 async def on_problem(_request: Request, error: Exception) -> ProblemResponse:
@@ -54,7 +64,7 @@ async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:
     """Answer what the router refuses: an unknown path, a wrong method."""
     if not isinstance(error, HTTPException):
         raise error
-    return problem(error.status_code, error.detail, **dict(error.headers or {}))
+    return problem(error.status_code, error.detail, headers=error.headers)
 
 
 async def on_database_error(request: Request, error: Exception) -> ProblemResponse:
@@ -66,7 +76,7 @@ async def on_database_error(request: Request, error: Exception) -> ProblemRespon
         return await on_failure(request, error)
     log.error("database_away", reason=type(error).__name__)
     detail = "the database can't be asked now: try again"
-    return problem(503, detail, **{"retry-after": RETRY_AFTER_SECONDS})
+    return problem(503, detail, headers={"retry-after": RETRY_AFTER_SECONDS})
 
 
 async def on_failure(_request: Request, error: Exception) -> ProblemResponse:

@@ -53,7 +53,7 @@ class DatabaseSettings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="Postgres 15 or later; unset: an embedded Postgres in `DATA_DIR`"
     )
-    data_dir: Path = Field(Path("data"), description="folder of the embedded Postgres")
+    data_dir: Path = Field(Path("data"), description="folder of the embedded Postgres, and of the spool")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe line to log")
 
 
@@ -75,6 +75,12 @@ class Settings(DatabaseSettings):
     token_encryption_key: Annotated[Secret, AfterValidator(_fernet_keys)] = Field(
         description="Fernet keys, comma-separated, that encrypt Page tokens: current first"
     )
+    spool_dir: Path | None = Field(
+        None, description="folder where deliveries wait while Postgres can't take them; unset: `spool` in `DATA_DIR`"
+    )
+    spool_max_bytes: int = Field(
+        8 * 2**30, ge=0, description="most bytes that each process keeps there; beyond them a delivery is refused"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     sync_interval_seconds: float = Field(300, gt=0, le=86400, description="how often each Page is synced")
@@ -91,6 +97,11 @@ class Settings(DatabaseSettings):
     )
     reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
     journal_retention_days: int = Field(90, ge=1, le=36500, description="days that raw deliveries are kept")
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where deliveries wait."""
+        return self.spool_dir if self.spool_dir is not None else self.data_dir / "spool"
 
     @property
     def app_secrets(self) -> list[str]:

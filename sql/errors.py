@@ -34,6 +34,10 @@ class Refusal(Enum):
 
 
 _RETRY = {"40P01", "40001", "55P03"}  # deadlock, serialization failure, lock not available
+# connection, resources (a full disk), operator's intervention, system: these come to every writer alike
+_AWAY = {"08", "53", "57", "58"}
+_QUERY_CANCELED = "57014"  # a statement_timeout: one query was too slow
+_READ_ONLY = "25006"  # a standby that is not promoted yet
 _SPLIT = {"21", "22", "23", "54"}  # cardinality, data, integrity, program limit: this data, not this moment
 
 
@@ -47,6 +51,22 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, (asyncpg_base.DataError, UnicodeError, OverflowError)):
         return Refusal.SPLIT  # a value that could not even be put on the wire
     return Refusal.UNAVAILABLE
+
+
+def describe(error: BaseException) -> str:
+    """Name an error of a write without its detail lines: those quote values."""
+    state = getattr(error, "sqlstate", None)
+    return type(error).__name__ + (f" ({state})" if state else "")
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether an error says that Postgres can't be reached or takes nothing now, whoever writes whatever."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return (state[:2] in _AWAY and state != _QUERY_CANCELED) or state == _READ_ONLY
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)  # a value that could not be put on the wire is one
+    return isinstance(error, OSError)  # TimeoutError is one
 
 
 def _is_partition_missing(error: asyncpg.PostgresError) -> bool:

@@ -38,3 +38,12 @@ async def look_at(connection: Connection) -> DatabaseHealth:
         "SELECT count(*) FROM webhook_deliveries WHERE state IN ('partial', 'dead')" if current else "SELECT 0"
     )
     return DatabaseHealth(row["version"], current, row["fsync"], row["now"], row["size"], dead)
+
+
+async def takes_writes(connection: Connection) -> bool:
+    """Tell whether the server is no standby and no session of it is read-only by default."""
+    return bool(
+        await connection.fetchval(
+            "SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'"
+        )
+    )

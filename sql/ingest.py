@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from sql.deliveries import ensure_partitions, mark_replayed
-from sql.errors import Refusal, refusal_of
+from sql.errors import Refusal, describe, refusal_of
 from sql.json_values import dumps
 from sql.rows import Counts, Delivery, Row, Rows
 from sql.upsert import ingest, upsert
@@ -126,7 +127,7 @@ class Ingestor:
             if refusal_of(error) is not Refusal.SPLIT:
                 raise
             if len(items) == 1:
-                bad.append((items[0].path, _reason(error)))
+                bad.append((items[0].path, f"refused by Postgres: {describe(error)}"))
                 return Counts()
         else:
             good += items
@@ -153,7 +154,8 @@ class Ingestor:
         raise AssertionError  # the last attempt returns or raises
 
     async def _transaction(self, deliveries: list[Delivery], rows: Rows) -> Counts:
-        async with self._pool.acquire() as connection:
+        connection = await self._pool.acquire()
+        try:
             work = asyncio.create_task(self._write_once(connection, deliveries, rows))
             try:
                 return await asyncio.shield(work)
@@ -168,6 +170,10 @@ class Ingestor:
                     if not work.done():
                         connection.terminate()
                 raise
+        finally:
+            # likewise: a query that was cancelled waits here for the server's word
+            with suppress(TimeoutError):
+                await self._pool.release(connection, timeout=UNDO_WITHIN_SECONDS)
 
     async def _write_once(self, connection: Connection, deliveries: list[Delivery], rows: Rows) -> Counts:
         if self._replaying:
@@ -184,9 +190,3 @@ class Ingestor:
 def _ignore_outcome(work: asyncio.Task[Counts]) -> None:
     if not work.cancelled():
         work.exception()
-
-
-def _reason(error: Exception) -> str:
-    """Say why Postgres refused, without its detail lines: those quote values."""
-    state = getattr(error, "sqlstate", None)
-    return f"refused by Postgres: {type(error).__name__}" + (f" ({state})" if state else "")

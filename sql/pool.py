@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 MINIMUM_VERSION = 15
+CLOSE_WITHIN_SECONDS = 10.0
 
 
 def _decode_json(value: str) -> Any:
@@ -60,4 +62,7 @@ async def open_pool(dsn: str, *, min_size: int = 2, max_size: int = 10, **option
     try:
         yield pool
     finally:
-        await pool.close()
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_WITHIN_SECONDS)
+        except TimeoutError:  # a server that stands still does not even say good-bye
+            pool.terminate()

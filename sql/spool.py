@@ -6,6 +6,9 @@ One file per process; what a process that died has left is adopted by any other 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,11 +25,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-__all__ = ["Spool", "SpoolError", "Spooled"]
+__all__ = ["PassOverError", "Spool", "SpoolError", "Spooled"]
 
 DRAIN_ROWS = 200
 DRAIN_BYTES = 8 * 2**20
+LARGEST_EMPTY_FILE = 64 * 2**20
+LEAST_FREE_BYTES = 16 * 2**20
+FAILURE_COUNTS_SECONDS = 10.0  # then the disk may have been seen to
 T = TypeVar("T")
+
+
+class PassOverError(Exception):
+    """These deliveries could not be written, and it may be their own fault: others have their turn first."""
 
 
 class _Waiting(NamedTuple):
@@ -49,7 +59,7 @@ class Spool:
         self._queue: list[_Waiting] = []
         self._queued_bytes = 0
         self._writing: asyncio.Task[None] | None = None
-        self._oldest: datetime | None = None
+        self._failure: tuple[float, SpoolError] | None = None
 
     async def __aenter__(self) -> Self:
         """Take over what processes that are gone have left."""
@@ -75,8 +85,26 @@ class Spool:
 
     @property
     def oldest(self) -> datetime | None:
-        """When the oldest that was last looked at came in; None when nothing waits."""
-        return self._oldest if self.depth else None
+        """When the oldest of them came in; None when nothing waits."""
+        return min((file.oldest_at for file in self._files() if file.oldest_at is not None), default=None)
+
+    async def trouble(self) -> str | None:
+        """Tell why a delivery could not be kept now, None where nothing speaks against it."""
+        try:
+            self._check_room(1)
+        except SpoolError as error:
+            return str(error)
+        if self._failure is not None and time.monotonic() - self._failure[0] < FAILURE_COUNTS_SECONDS:
+            return str(self._failure[1])
+        return await self._do(self._look_at_folder)
+
+    def _look_at_folder(self) -> str | None:
+        there = next((path for path in (self._folder, *self._folder.absolute().parents) if path.exists()), self._folder)
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            return f"SPOOL_DIR ({self._folder}) can't be written"
+        if shutil.disk_usage(there).free < LEAST_FREE_BYTES:
+            return f"the disk of SPOOL_DIR ({self._folder}) is full"
+        return None
 
     def _files(self) -> list[SpoolFile]:
         return [*self._adopted, *([self._own] if self._own is not None else [])]
@@ -89,15 +117,18 @@ class Spool:
 
         """
         size = len(delivery.body)
-        kept = self._own.bytes if self._own is not None else 0
-        if kept + self._queued_bytes + size > self._max_bytes:
-            raise SpoolError(f"the spool is full: it holds {kept} bytes, SPOOL_MAX_BYTES is {self._max_bytes}")
+        self._check_room(size)
         waiting = _Waiting(delivery, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._queued_bytes += size
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="spool-write")
         await waiting.done
+
+    def _check_room(self, size: int) -> None:
+        kept = self._own.bytes if self._own is not None else 0
+        if kept + self._queued_bytes + size > self._max_bytes:
+            raise SpoolError(f"the spool is full: it holds {kept} bytes, SPOOL_MAX_BYTES is {self._max_bytes}")
 
     async def _write(self) -> None:
         while self._queue:
@@ -106,11 +137,12 @@ class Spool:
                 await self._do(partial(self._put, [w.delivery for w in group]))
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody here may be told that it is durable
                 failure = error if isinstance(error, SpoolError) else SpoolError(f"{type(error).__name__}: {error}")
+                self._failure = time.monotonic(), failure
                 for waiting in group:
                     if not waiting.done.done():
                         waiting.done.set_exception(failure)
             else:
-                self._oldest = min(self._oldest or group[0].delivery.received_at, group[0].delivery.received_at)
+                self._failure = None
                 for waiting in group:
                     if not waiting.done.done():
                         waiting.done.set_result(None)
@@ -130,20 +162,33 @@ class Spool:
         return count
 
     async def drain_once(self, write: Callable[[list[Spooled]], Awaitable[object]]) -> int:
-        """Give the oldest deliveries of one file to `write` and forget them when it returns; returns how many.
+        """Give the deliveries whose turn it is, of one file, to `write`, and forget them when it returns.
+
+        Returns how many. A file of another process that can't be read is let go, and stays for a person.
 
         Raises:
-            SpoolError: a file can't be read or written.
-            Exception: whatever `write` raises; the deliveries stay.
+            PassOverError: `write` raised it; the deliveries stay, and others have their turn first.
+            SpoolError: this process' own file can't be read or written.
+            Exception: whatever else `write` raises; the deliveries stay.
 
         """
         for file in self._files():
             if file.count == 0:
                 continue
-            deliveries = await self._do(partial(file.oldest, limit=DRAIN_ROWS, max_bytes=DRAIN_BYTES))
+            try:
+                deliveries = await self._do(partial(file.next, limit=DRAIN_ROWS, max_bytes=DRAIN_BYTES))
+            except SpoolError as error:
+                if file is self._own:
+                    raise
+                log.error("spool_unreadable", file=file.name, reason=str(error))
+                await self._do(partial(self._let_go, file))
+                continue
             if deliveries:
-                self._oldest = deliveries[0].received_at
-                await write(deliveries)
+                try:
+                    await write(deliveries)
+                except PassOverError:
+                    await self._do(partial(file.pass_over, deliveries))
+                    raise
                 await self._do(partial(file.remove, deliveries))
                 return len(deliveries)
         await self._do(self._close_empty)
@@ -155,8 +200,14 @@ class Spool:
 
     def _close_empty(self) -> None:
         for file in [file for file in self._adopted if file.count == 0]:
-            self._adopted.remove(file)
-            file.close()
+            self._let_go(file)
+        if self._own is not None and self._own.count == 0 and self._own.size_on_disk() > LARGEST_EMPTY_FILE:
+            own, self._own = self._own, None  # the next delivery makes a new one
+            own.close()
+
+    def _let_go(self, file: SpoolFile) -> None:
+        self._adopted.remove(file)
+        file.close()
 
     def _close(self) -> None:
         for file in self._files():

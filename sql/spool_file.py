@@ -10,7 +10,7 @@ import os
 import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 if sys.platform != "win32":
@@ -30,21 +30,26 @@ class SpoolError(Exception):
 
 
 class Spooled(NamedTuple):
-    """A delivery with the identity that it got at the door."""
+    """A delivery with the identity that it got at the door; `attempts`: how often it could not be written so far."""
 
     id: UUID
     received_at: datetime
     body: bytes
+    attempts: int = 0
 
 
 class SpoolFile:
-    """A file that this process holds, with `count` deliveries of `bytes` in all. Not for several threads at once."""
+    """A file that this process holds, with `count` deliveries of `bytes` in all. Not for several threads at once.
+
+    `oldest_at` is when the first of them came in, None when it is empty.
+    """
 
     count: int
     bytes: int
+    oldest_at: datetime | None
 
     def __init__(self, folder: Path, name: str, lock: int) -> None:
-        self._folder, self._name, self._lock = folder, name, lock
+        self._folder, self.name, self._lock = folder, name, lock
         try:
             self._open()
         except sqlite3.Error as error:
@@ -53,17 +58,19 @@ class SpoolFile:
 
     def _open(self) -> None:
         self._db = sqlite3.connect(
-            self._folder / f"{self._name}.spool", isolation_level=None, check_same_thread=False, timeout=5
+            self._folder / f"{self.name}.spool", isolation_level=None, check_same_thread=False, timeout=5
         )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(
             """
             CREATE TABLE IF NOT EXISTS spooled (
-                n integer PRIMARY KEY, id blob NOT NULL UNIQUE, received_at_us integer NOT NULL, body blob NOT NULL
+                n integer PRIMARY KEY, id blob NOT NULL UNIQUE, received_at_us integer NOT NULL, body blob NOT NULL,
+                attempts integer NOT NULL DEFAULT 0
             )
             """
         )
+        self._db.execute("CREATE INDEX IF NOT EXISTS spooled_in_turn ON spooled (attempts, n)")
         _sync(self._folder)  # else the file itself may be gone after a power cut, with all that is in it
         self._recount()
 
@@ -106,18 +113,14 @@ class SpoolFile:
 
         """
         rows = [(d.id.bytes, (d.received_at - _EPOCH) // _MICROSECOND, d.body) for d in deliveries]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            before = self._db.total_changes
-            self._db.executemany("INSERT OR IGNORE INTO spooled (id, received_at_us, body) VALUES (?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._undo()
-            raise SpoolError(f"the spool can't be written: {error}") from error
-        self._count(deliveries, self._db.total_changes - before, 1)
+        changed = self._change("INSERT OR IGNORE INTO spooled (id, received_at_us, body) VALUES (?, ?, ?)", rows)
+        self._count(deliveries, changed, 1)
 
-    def oldest(self, *, limit: int, max_bytes: int) -> list[Spooled]:
-        """Read the oldest deliveries, at most `limit`, at most about `max_bytes` of bodies, but one at least.
+    def next(self, *, limit: int, max_bytes: int) -> list[Spooled]:
+        """Read the deliveries whose turn it is: the least attempted, of those the oldest.
+
+        At most `limit`, and at most about `max_bytes` of bodies, but one at least. Those that failed are read in
+        smaller and smaller groups, so that a bad one stands alone after a few attempts.
 
         Raises:
             SpoolError: the file can't be read.
@@ -126,12 +129,16 @@ class SpoolFile:
         found: list[Spooled] = []
         size = 0
         try:
-            rows = self._db.execute("SELECT id, received_at_us, body FROM spooled ORDER BY n LIMIT ?", (limit,))
+            (attempts,) = self._db.execute("SELECT COALESCE(min(attempts), 0) FROM spooled").fetchone()
+            rows = self._db.execute(
+                "SELECT id, received_at_us, body FROM spooled WHERE attempts = ? ORDER BY n LIMIT ?",
+                (attempts, max(1, limit >> (2 * attempts))),
+            )
             for key, at, body in rows:
                 size += len(body)
                 if found and size > max_bytes:
                     break
-                found.append(Spooled(UUID(bytes=key), _EPOCH + at * _MICROSECOND, body))
+                found.append(Spooled(UUID(bytes=key), _EPOCH + at * _MICROSECOND, body, attempts))
             rows.close()
         except sqlite3.Error as error:
             raise SpoolError(f"the spool can't be read: {error}") from error
@@ -144,15 +151,33 @@ class SpoolFile:
             SpoolError: they stay; what Postgres has and is written again meets itself there.
 
         """
+        changed = self._change("DELETE FROM spooled WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+        self._count(deliveries, changed, -1)
+
+    def pass_over(self, deliveries: Sequence[Spooled]) -> None:
+        """Let all others have their turn before these, which could not be written.
+
+        Raises:
+            SpoolError: it can't be noted.
+
+        """
+        self._change("UPDATE spooled SET attempts = attempts + 1 WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+
+    def size_on_disk(self) -> int:
+        """Bytes of the file itself, which does not shrink when deliveries leave it."""
+        return (self._folder / f"{self.name}.spool").stat().st_size
+
+    def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> int:
+        """Run a statement for each row, in one transaction; returns how many rows it changed."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             before = self._db.total_changes
-            self._db.executemany("DELETE FROM spooled WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+            self._db.executemany(statement, rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._undo()
             raise SpoolError(f"the spool can't be written: {error}") from error
-        self._count(deliveries, self._db.total_changes - before, -1)
+        return self._db.total_changes - before
 
     def close(self) -> None:
         """Let the file go; an empty one is removed, one that holds something is for whoever adopts it."""
@@ -160,7 +185,7 @@ class SpoolFile:
         self._db.close()
         if is_empty:
             for suffix in _SUFFIXES:
-                (self._folder / f"{self._name}{suffix}").unlink(missing_ok=True)
+                (self._folder / f"{self.name}{suffix}").unlink(missing_ok=True)
         os.close(self._lock)
 
     def _undo(self) -> None:
@@ -172,6 +197,7 @@ class SpoolFile:
         if changed == len(deliveries):
             self.count += sign * changed
             self.bytes += sign * sum(len(d.body) for d in deliveries)
+            self._find_oldest()
         else:
             self._recount()
 
@@ -179,6 +205,11 @@ class SpoolFile:
         self.count, self.bytes = self._db.execute(
             "SELECT count(*), COALESCE(sum(length(body)), 0) FROM spooled"
         ).fetchone()
+        self._find_oldest()
+
+    def _find_oldest(self) -> None:
+        first = self._db.execute("SELECT received_at_us FROM spooled ORDER BY n LIMIT 1").fetchone()
+        self.oldest_at = None if first is None else _EPOCH + first[0] * _MICROSECOND
 
 
 def _take_lock(path: Path) -> int | None:

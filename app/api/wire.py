@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.problems import ProblemError, problem
+from app.problems import RETRY_AFTER_SECONDS, ProblemError, problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class RequireKey:
         """Check the key, in constant time, then go on."""
         if scope["type"] == "http" and not self._has_key(scope):
             response = problem(
-                401, "send `Authorization: Bearer <OPS_API_KEY>`", **{"www-authenticate": 'Bearer realm="api"'}
+                401, "send `Authorization: Bearer <OPS_API_KEY>`", headers={"www-authenticate": 'Bearer realm="api"'}
             )
             await response(scope, receive, send)
             return
@@ -47,6 +47,23 @@ class RequireKey:
         scheme, _, given = header.partition(b" ")
         known = [hmac.compare_digest(given.strip(), key.encode()) for key in scope["state"]["settings"].api_keys]
         return scheme.lower() == b"bearer" and any(known)
+
+
+class NeedsDatabase:
+    """Answers nothing before the database has arrived: its tables may not be there yet."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or go on."""
+        if scope["type"] == "http" and not scope["state"]["arrived"].is_set():
+            response = problem(
+                503, "the database is not there yet: try again", headers={"retry-after": RETRY_AFTER_SECONDS}
+            )
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class Json(Response):

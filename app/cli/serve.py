@@ -7,14 +7,18 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 
+from app.arrival import START_WITHIN_SECONDS
 from app.asgi import OTHER_CONNECTIONS
 from app.cli.session import console
-from app.database import database, migrated_database, prepare
+from app.database import DatabaseAwayError, DatabaseError, database, migrated_database, prepare
+from app.ending import FAILURE_FILE
 from app.health import MULTIPROCESS_DIR
 from app.logs import configure_logging
 from app.reconciling import graph_client, reconciler
@@ -23,7 +27,7 @@ from reconciler.schedule import scheduled
 from reconciler.tokens import TokenBox
 from sql.pool import open_pool
 
-GRACE_SECONDS = 20  # for requests in flight; each webhook among them is committed or told 503 well before
+GRACE_SECONDS = 20  # for requests in flight; each webhook among them is durable or told 503 well before
 
 
 def serve(
@@ -36,23 +40,35 @@ def serve(
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     # before the first process is started: what is wrong is said once and clearly, and the embedded server
     # outlives any of them
-    with database(settings) as dsn, tempfile.TemporaryDirectory(prefix="mirror-metrics-") as counts:
-        asyncio.run(prepare(dsn))
+    with database(settings) as dsn, tempfile.TemporaryDirectory(prefix="mirror-") as folder:
+        with suppress(DatabaseAwayError, TimeoutError):  # then it is waited for, and deliveries are kept in the spool
+            asyncio.run(_prepare(dsn))
         if workers > 1:
-            os.environ[MULTIPROCESS_DIR] = counts
-        uvicorn.run(
-            "app.asgi:from_environment",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=workers,
-            loop="uvloop",
-            http="httptools",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+            os.environ[MULTIPROCESS_DIR] = folder
+        failure = Path(folder) / "failure"
+        os.environ[FAILURE_FILE] = str(failure)
+        try:
+            uvicorn.run(
+                "app.asgi:from_environment",
+                factory=True,
+                host=settings.host,
+                port=settings.port,
+                workers=workers,
+                loop="uvloop",
+                http="httptools",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        finally:
+            if failure.exists():
+                raise DatabaseError(failure.read_text())
+
+
+async def _prepare(dsn: str) -> None:
+    async with asyncio.timeout(START_WITHIN_SECONDS):
+        await prepare(dsn)
 
 
 def reconcile() -> None:

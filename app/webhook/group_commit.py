@@ -10,6 +10,7 @@ import structlog
 
 from app import metrics
 from app.webhook.deadlines import Deadlines
+from sql.errors import is_away
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,11 @@ WRITERS = 2  # while one transaction waits for the disk, the next one fills
 
 
 class NotDurableError(Exception):
-    """The delivery could not be made durable in time; Facebook has to send it again."""
+    """The delivery could not be made durable in time. `is_away`: Postgres takes nothing now, whoever asks."""
+
+    def __init__(self, text: str, *, is_away: bool = False) -> None:
+        super().__init__(text)
+        self.is_away = is_away
 
 
 class _Waiting(NamedTuple):
@@ -69,13 +74,16 @@ class GroupCommit:
 
         Raises:
             NotDurableError: the queue is full, Postgres can't take it, or the time is up. It may yet be committed:
-                Facebook's repetition of it is harmless.
+                to write it again is harmless.
 
         """
         size = len(delivery.body)
         if self._closing or self._bytes + size > MAX_QUEUE_BYTES:
             raise NotDurableError("the queue is full")
-        deadline = (time.monotonic() if began is None else began) + COMMIT_WITHIN_SECONDS
+        now = time.monotonic()
+        deadline = (now if began is None else began) + COMMIT_WITHIN_SECONDS
+        if deadline <= now:  # its body took all the time there was
+            raise NotDurableError("no commit in time")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # its own, also within a transaction: that may have the time of those that came later
         self._deadlines.add(deadline, done)
@@ -106,9 +114,10 @@ class GroupCommit:
         except BaseException as error:  # whatever it was, nobody here may be told 200, nor wait for ever
             log.warning("group_not_committed", deliveries=len(group), reason=type(error).__name__)
             metrics.GROUPS_FAILED.inc()
+            text = f"Postgres did not commit: {type(error).__name__}"
             for waiting in group:
                 if not waiting.done.done():
-                    waiting.done.set_exception(NotDurableError(f"Postgres did not commit: {type(error).__name__}"))
+                    waiting.done.set_exception(NotDurableError(text, is_away=is_away(error)))
             if not isinstance(error, Exception):
                 raise
         else:

@@ -27,7 +27,8 @@ class LastSeen:
         """Remember whose items a delivery held."""
         for item in delivery.items:
             if item.rows and len(self._seen) < _MOST_PAGES:
-                self._seen[item.rows[0].page_id] = delivery.received_at
+                page_id = item.rows[0].page_id
+                self._seen[page_id] = max(self._seen.get(page_id, delivery.received_at), delivery.received_at)
 
     async def run_once(self) -> dict[str, int]:
         """Write what was noted; returns of how many Pages."""

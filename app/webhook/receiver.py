@@ -22,22 +22,19 @@ from app.problems import problem
 from app.webhook.deadlines import Deadlines
 from app.webhook.group_commit import NotDurableError
 from app.webhook.projection import Door
-from app.webhook.reader import read_body
 from app.webhook.signature import HEADER, matching_secret
-from sql.ingest import Ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from prometheus_client import Counter
     from starlette.types import Message, Receive, Scope, Send
 
-    from app.webhook.group_commit import GroupCommit
+    from app.webhook.durable import Durable
+    from sql.ingest import Ingest
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 4 * 2**20  # bodies over 300 KB were seen (nyaruka/courier PR 508); Meta documents no limit
-LARGE_BODY = 128 * 1024
 BODY_WITHIN_SECONDS = 5.0  # then nobody at Facebook waits for the answer any more
 RETRY_AFTER_SECONDS = b"5"
 _HEADER = HEADER.encode()
@@ -48,7 +45,6 @@ _OK_START: Message = {
     "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(_OK)).encode())],
 }
 _OK_BODY: Message = {"type": "http.response.body", "body": _OK}
-_KNOWN_UNKNOWNS = 100  # keys that get a metric of their own: a stranger must not be able to make many
 
 
 class BodyTooLargeError(Exception):
@@ -85,19 +81,18 @@ class Receiver:
 
     def __init__(
         self,
-        group_commit: GroupCommit,
+        durable: Durable,
         *,
         secrets: Sequence[str],
         verify_tokens: Sequence[str],
         on_stored: Callable[[Ingest], None] = lambda _delivery: None,
     ) -> None:
-        self._group_commit = group_commit
+        self._durable = durable
         self._on_stored = on_stored
         self._secrets = [secret.encode() for secret in secrets]
         self._verify_tokens = [token.encode() for token in verify_tokens]
         self._random = random.SystemRandom().getrandbits(64)
         self._count = 0
-        self._unknown: set[str] = set()
         self._readings: Deadlines[_Reading] = Deadlines(_Reading.give_up)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,13 +142,13 @@ class Receiver:
         if which > 0:
             metrics.DELIVERIES.labels("previous_secret").inc()
         try:
-            delivery = await self._ingest(body)
-            await self._group_commit.commit(delivery, began=began)
+            stored = await self._durable.keep(self._door(), body, began=began)
         except NotDurableError as error:
             log.error("delivery_not_durable", bytes=len(body), reason=str(error))
             await self._refuse(scope, receive, send, 503, "not_durable", "could not be stored now: send it again")
             return
-        self._on_stored(delivery)
+        if stored is not None:
+            self._on_stored(stored)
         _ACKNOWLEDGED.inc()
         await send(_OK_START)
         await send(_OK_BODY)
@@ -196,20 +191,10 @@ class Receiver:
                 raise BodyTooLargeError
         return b"".join(chunks)
 
-    async def _ingest(self, body: bytes) -> Ingest:
-        """Give the delivery its identity and turn its items into rows."""
+    def _door(self) -> Door:
+        """Give the delivery its identity."""
         received_at = datetime.now(UTC)
-        door = Door(received_at, received_at.date(), self._new_id(received_at))
-        # other requests must not wait for one large body to be read
-        reading = read_body(body, door) if len(body) < LARGE_BODY else await asyncio.to_thread(read_body, body, door)
-        for kind in reading.kinds:
-            _count_item(kind)
-        if reading.unknown:
-            self._report_unknown(reading.unknown)
-        if reading.dead_letters:
-            metrics.DEAD_LETTERS.inc(len(reading.dead_letters))
-            log.warning("dead_letters", delivery=str(door.id), letters=[r for _, r in reading.dead_letters[:5]])
-        return Ingest(door.day, door.id, received_at, body, reading.items, reading.dead_letters, reading.tests)
+        return Door(received_at, received_at.date(), self._new_id(received_at))
 
     def _new_id(self, received_at: datetime) -> UUID:
         """Make an id that sorts by time: neighbours in the journal's index, unique across processes."""
@@ -218,18 +203,6 @@ class Receiver:
         ms = int(received_at.timestamp() * 1000)
         number = (ms << 80) | (7 << 76) | ((self._count & 0xFFF) << 64) | (tail >> 2) | (2 << 62)
         return UUID(int=number)
-
-    def _report_unknown(self, keys: Sequence[str]) -> None:
-        """Count keys that this version does not know, and say so at first sight of each."""
-        for key in keys:
-            name = key[:60]
-            if name not in self._unknown:
-                if len(self._unknown) >= _KNOWN_UNKNOWNS:
-                    name = "other"
-                else:
-                    self._unknown.add(name)
-                    log.warning("unknown_item", key=name, advice="kept raw as an event; a later version can replay it")
-            metrics.UNKNOWN_ITEMS.labels(name).inc()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: int, outcome: str, detail: str) -> None:
         metrics.DELIVERIES.labels(outcome).inc()
@@ -242,11 +215,3 @@ class Receiver:
 
 
 _ACKNOWLEDGED = metrics.DELIVERIES.labels("acknowledged")
-_ITEM_COUNTERS: dict[str, Counter] = {}
-
-
-def _count_item(kind: str) -> None:
-    counter = _ITEM_COUNTERS.get(kind)
-    if counter is None:
-        counter = _ITEM_COUNTERS[kind] = metrics.ITEMS.labels(kind)
-    counter.inc()

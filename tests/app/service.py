@@ -47,6 +47,7 @@ def settings_for(dsn: str, **changes: Any) -> Settings:
         "graph_calls_per_second_per_page": 1000,
         "graph_lag_seconds": 0,
         "log_level": "info",
+        "spool_dir": "/dev/null/spool",  # nothing can be written there: a test that spools names a folder
     }
     return Settings(_env_file=None, **{**values, **changes})
 

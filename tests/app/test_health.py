@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import health
-from tests.app.service import assert_problem, deliver, signed, text_delivery
+from tests.app.service import assert_problem, deliver, running, settings_for, signed, text_delivery
+from tests.gateway import gateway
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from sql.upsert import Connection
@@ -29,9 +32,11 @@ async def sample(service: Service, name: str, **labels: str) -> float:
 
 async def test_who_watches_needs_no_key(service: Service) -> None:
     del service.http.headers["authorization"]
-    for path, text in (("/healthz", "alive"), ("/readyz", "ready")):
-        response = await service.http.get(path)
-        assert (response.status_code, response.text) == (200, text)
+    response = await service.http.get("/healthz")
+    assert (response.status_code, response.text) == (200, "alive")
+    response = await service.http.get("/readyz")
+    empty = {"deliveries": 0, "bytes": 0, "oldest_seconds": None}
+    assert (response.status_code, response.json()) == (200, {"state": "ready", "detail": None, "spool": empty})
     assert (await service.http.get("/metrics")).status_code == 200
 
 
@@ -85,3 +90,52 @@ async def test_deliveries_are_counted_by_outcome(service: Service) -> None:
     assert await sample(service, "mirror_deliveries_total", outcome="not_signed") == before["not_signed"] + 1
     assert await sample(service, "mirror_dead_letters_total") == dead + 1
     assert await sample(service, "mirror_queue_bytes") == 0
+
+
+async def test_a_database_that_is_away_is_told_and_is_no_reason_to_send_deliveries_elsewhere(
+    database: str, tmp_path: Path
+) -> None:
+    async with gateway(database) as way, running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service:
+        assert (await service.http.get("/readyz")).json()["state"] == "ready"
+        await way.close()
+        body = text_delivery("1001", "p", "m_1", "hello")
+        assert (await deliver(service.http, body)).status_code == 200
+        response = await service.http.get("/readyz")
+        assert response.status_code == 200
+        told = response.json()
+        assert told["state"] == "degraded"
+        assert "the database does not answer" in told["detail"]
+        assert (told["spool"]["deliveries"], told["spool"]["bytes"]) == (1, len(body))
+        assert told["spool"]["oldest_seconds"] >= 0
+        assert await sample(service, "mirror_spool_deliveries") == 1
+        await way.open()
+
+
+async def test_neither_a_database_nor_a_spool_is_not_ready(database: str, tmp_path: Path) -> None:
+    settings = {"spool_dir": tmp_path / "spool", "spool_max_bytes": 0}
+    async with gateway(database) as way, running(settings_for(way.dsn, **settings)) as service:
+        await way.close()
+        assert "SPOOL_MAX_BYTES" in assert_problem(await service.http.get("/readyz"), 503)
+        await way.open()
+
+
+async def test_before_the_database_was_ever_there_it_is_not_ready_though_it_takes_deliveries(
+    database: str, tmp_path: Path
+) -> None:
+    async with (
+        gateway(database, is_open=False) as way,
+        running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service,
+    ):
+        assert (await deliver(service.http, text_delivery("1001", "p", "m_1", "hello"))).status_code == 200
+        response = await service.http.get("/readyz")
+        assert "not there yet" in assert_problem(response, 503)
+        assert response.json()["spool"]["deliveries"] == 1
+        assert (await service.http.get("/healthz")).status_code == 200
+        response = await service.http.get("/api/conversations")
+        assert_problem(response, 503)
+        assert int(response.headers["retry-after"]) > 0
+        await way.open()
+        await asyncio.wait_for(service.state["arrived"].wait(), 60)
+        assert (await service.http.get("/readyz")).status_code == 200
+        rows = (await service.http.get("/api/conversations")).json()["data"]
+        assert [row["psid"] for row in rows] == ["p"]

@@ -15,9 +15,12 @@ from sql.ingest import Ingestor
 from sql.pool import connect
 from tests.app.graph import thread
 from tests.app.service import add_page, deliver, running, settings_for, text_delivery
+from tests.conftest import in_database
+from tests.gateway import gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from reconciler.schedule import Job
     from sql.ingest import Ingest
@@ -134,9 +137,37 @@ async def test_a_start_that_fails_half_way_closes_what_it_had_opened(
     assert await connections(witness) == 0
 
 
-async def test_a_start_without_its_database_fails_with_a_clear_text() -> None:
-    with pytest.raises(DatabaseError, match="can't be reached: ConnectionRefusedError"):
-        async with running(settings_for("postgresql://user:pass-word@127.0.0.1:1/mirror")):
+async def test_a_start_without_its_database_receives_and_does_the_rest_when_it_comes(
+    empty_database: str, tmp_path: Path
+) -> None:
+    async with gateway(empty_database, is_open=False) as way:
+        settings = settings_for(way.dsn, spool_dir=tmp_path / "spool", reconciler_enabled=True)
+        async with running(settings) as service:
+            assert (await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello"))).status_code == 200
+            await way.open()
+            await asyncio.wait_for(service.state["arrived"].wait(), 60)
+            assert (await deliver(service.http, text_delivery(PAGE, "p", "m_2", "hello"))).status_code == 200
+            rows = (await service.http.get(f"/api/conversations/{PAGE}/p/messages")).json()["data"]
+            assert {row["mid"] for row in rows} == {"m_1", "m_2"}
+
+
+async def test_a_start_beside_a_database_that_stands_still_receives_and_ends(database: str, tmp_path: Path) -> None:
+    async with gateway(database) as way:
+        way.freeze()
+        async with running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service:
+            assert (await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello"))).status_code == 200
+        way.thaw()
+        async with running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service:
+            rows = (await service.http.get(f"/api/conversations/{PAGE}/p/messages")).json()["data"]
+            assert [row["mid"] for row in rows] == ["m_1"]
+            assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("address", [None, "not an address"])
+async def test_a_database_that_is_not_what_the_settings_say_stops_the_start(server: str, address: str | None) -> None:
+    dsn = address or in_database(server, "no-such-database")
+    with pytest.raises(DatabaseError, match="DATABASE_URL"):
+        async with running(settings_for(dsn)):
             raise AssertionError("it must not start")
 
 

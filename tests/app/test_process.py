@@ -252,10 +252,7 @@ async def test_its_own_postgres_ends_with_it() -> None:
     ("changes", "reason"),
     [
         ({"OPS_API_KEY": None, "TOKEN_ENCRYPTION_KEY": "short-key-0a"}, "OPS_API_KEY is not set: "),
-        (
-            {"DATABASE_URL": "postgresql://user:pass-word-83fa@127.0.0.1:1/mirror"},
-            "DATABASE_URL names can't be reached",
-        ),
+        ({"DATABASE_URL": "postgresql://user:pass-word-83fa/x@127.0.0.1:1/mirror"}, "DATABASE_URL can't be read"),
     ],
 )
 async def test_a_start_that_is_not_possible_ends_with_1_and_says_why_in_a_line(

@@ -19,6 +19,8 @@ from app.asgi import make_app
 from app.collector import calm_collector
 from app.logs import configure_logging
 from app.settings import Settings
+from app.webhook.delivery_reader import DeliveryReader
+from app.webhook.durable import Durable
 from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import Receiver
 from sql.ingest import Ingest, Ingestor
@@ -30,29 +32,35 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
 
+    from app.webhook.projection import Door
+
 EACH_CONNECTIONS = 12
 
 
-class _Nothing(GroupCommit):
-    """Writes nothing."""
+class _Unread(Durable):
+    """Reads the JSON, makes no rows of it, and writes nothing."""
 
-    def __init__(self) -> None: ...
+    async def keep(self, door: Door, body: bytes, *, began: float | None = None) -> Ingest | None:  # noqa: ARG002
+        loads(body)
+        return None
 
-    async def commit(self, delivery: Ingest, *, began: float | None = None) -> None: ...
+
+class _Unwritten(Durable):
+    """Makes rows, and writes nothing."""
+
+    async def keep(self, door: Door, body: bytes, *, began: float | None = None) -> Ingest | None:  # noqa: ARG002
+        return await self._reader.read(door, body)
 
 
-class _Each(GroupCommit):
+class _Each(Durable):
     """A transaction per request."""
 
-    async def commit(self, delivery: Ingest, *, began: float | None = None) -> None:  # noqa: ARG002
-        await self._ingestor.write([delivery])
+    ingestor: Ingestor
 
-
-class _Unread(Receiver):
-    """Reads the JSON and makes no rows of it."""
-
-    async def _ingest(self, body: bytes) -> Any:
-        return loads(body)
+    async def keep(self, door: Door, body: bytes, *, began: float | None = None) -> Ingest | None:  # noqa: ARG002
+        delivery = await self._reader.read(door, body)
+        await self.ingestor.write([delivery])
+        return delivery
 
 
 class _Endpoint:
@@ -74,11 +82,14 @@ def bench_app(settings: Settings) -> Starlette:
         async with AsyncExitStack() as stack:
             state = await stack.enter_async_context(own(app))
             assert state is not None
-            each = _Each(Ingestor(state["pool"]))
+            ingestor = Ingestor(state["pool"])
+            parts = GroupCommit(ingestor), state["spool"], DeliveryReader()
+            each = _Each(*parts)
+            each.ingestor = ingestor
             yield {
                 **state,
-                "noop": _Unread(_Nothing(), **known),
-                "rows": Receiver(_Nothing(), **known),
+                "noop": Receiver(_Unread(*parts), **known),
+                "rows": Receiver(_Unwritten(*parts), **known),
                 "each": Receiver(each, **known),
             }
 

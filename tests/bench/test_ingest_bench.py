@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from app.webhook.delivery_reader import DeliveryReader
+from app.webhook.durable import Durable
 from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import Receiver
 from sql.ingest import Ingestor
+from sql.spool import Spool
 from tests.bench import bodies
 from tests.bench.ingest import SECRET, stored_as_sent
 from tests.bench.load import send, write_requests
@@ -29,7 +32,8 @@ async def test_every_body_of_the_bench_is_accepted_and_stored_as_it_must_be(
     file = tmp_path / "requests"
     assert write_requests(file, bodies.requests(SENT, "/webhook", SECRET.encode())) == len(SENT)
     async with GroupCommit(Ingestor(pool)) as group_commit:
-        receiver = Receiver(group_commit, secrets=[SECRET], verify_tokens=["verify"])
+        durable = Durable(group_commit, Spool(tmp_path / "spool", max_bytes=0), DeliveryReader())
+        receiver = Receiver(durable, secrets=[SECRET], verify_tokens=["verify"])
         listening = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(receiver, lifespan="off", log_config=None, ws="none"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 from asyncpg.exceptions import _base as asyncpg_base
 
-from sql.errors import Refusal, refusal_of
+from sql.errors import Refusal, is_away, refusal_of
 
 
 def refused(sqlstate: str) -> BaseException:
@@ -67,3 +67,25 @@ def test_a_day_without_partition_is_the_journals_fault_and_a_check_the_datas() -
     assert refusal_of(asyncpg.PostgresError.new(no_partition)) is Refusal.RETRY
     assert refusal_of(asyncpg.PostgresError.new(no_partition | {"n": "messages_mid_check"})) is Refusal.SPLIT
     assert refusal_of(asyncpg.PostgresError.new(refusal)) is Refusal.SPLIT
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(refused(state) for state in ("08006", "53100", "53300", "57P01", "57P03", "58030", "25006")),
+        *(ConnectionResetError("gone"), TimeoutError(), asyncpg.InterfaceError("the pool is closing")),
+    ],
+)
+def test_what_every_writer_would_meet_now_is_postgres_away(error: Exception) -> None:
+    assert is_away(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(refused(state) for state in ("57014", "P0001", "42P01", "40001", "22021", "XX000")),
+        *(asyncpg_base.DataError("invalid input"), RuntimeError("ours")),
+    ],
+)
+def test_what_may_be_the_fault_of_what_is_written_is_not_postgres_away(error: Exception) -> None:
+    assert not is_away(error)

@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
-from sql.spool import DRAIN_BYTES, DRAIN_ROWS, Spool, Spooled, SpoolError
+from sql import spool as spool_module
+from sql.spool import DRAIN_BYTES, DRAIN_ROWS, PassOverError, Spool, Spooled, SpoolError
 from sql.spool_file import SpoolFile
 
 if TYPE_CHECKING:
@@ -179,3 +181,81 @@ def test_a_file_that_is_no_database_stays_for_a_person(folder: Path) -> None:
     (folder / "0123.spool").write_bytes(b"not a database, " * 100)
     assert SpoolFile.adopt(folder) == []
     assert (folder / "0123.spool").exists()
+
+
+async def test_what_could_not_be_written_has_its_turn_after_all_others_in_ever_smaller_groups(folder: Path) -> None:
+    groups: list[list[int]] = []
+
+    async def write(deliveries: list[Spooled]) -> None:
+        groups.append([d.id.int for d in deliveries])
+        if any(d.id.int == 70 for d in deliveries):
+            raise PassOverError
+
+    async with Spool(folder, max_bytes=MIB) as spool:
+        for n in range(100):
+            await spool.put(delivery(n))
+        for _ in range(50):
+            with suppress(PassOverError):
+                await spool.drain_once(write)
+        assert spool.depth == 1
+        assert groups[0] == list(range(100))
+        assert [70] in groups
+        assert len({n for group in groups for n in group}) == 100
+        await spool.put(delivery(200))
+        await spool.drain_once(write)
+        assert groups[-1] == [200]
+        assert spool.depth == 1
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert [d.id.int for d in await drained(spool)] == [70]
+
+
+async def test_a_file_of_another_process_that_breaks_holds_up_no_other_and_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(1))
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(2))
+        broken = spool._adopted[0].name
+        read = SpoolFile.next
+
+        def fails(self: SpoolFile, *, limit: int, max_bytes: int) -> list[Spooled]:
+            if self.name == broken:
+                raise SpoolError("disk I/O error")
+            return read(self, limit=limit, max_bytes=max_bytes)
+
+        monkeypatch.setattr(SpoolFile, "next", fails)
+        assert await drained(spool) == [delivery(2)]
+    monkeypatch.undo()
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert await drained(spool) == [delivery(1)]
+
+
+async def test_a_file_that_grew_large_is_given_back_when_it_is_empty(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "LARGEST_EMPTY_FILE", 0)
+    async with Spool(folder, max_bytes=MIB) as spool:
+        await spool.put(delivery(1))
+        await drained(spool)
+        assert list(folder.iterdir()) == []
+        await spool.put(delivery(2))
+        assert await drained(spool) == [delivery(2)]
+
+
+async def test_it_tells_what_speaks_against_keeping_a_delivery(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert await spool.trouble() is None
+        assert not folder.exists()
+        monkeypatch.setattr(spool_module, "LEAST_FREE_BYTES", 1 << 62)
+        assert "the disk of SPOOL_DIR" in str(await spool.trouble())
+    async with Spool(folder, max_bytes=0) as spool:
+        assert "SPOOL_MAX_BYTES is 0" in str(await spool.trouble())
+    (tmp_path / "file").write_text("")
+    async with Spool(tmp_path / "file" / "spool", max_bytes=MIB) as spool:
+        assert "can't be written" in str(await spool.trouble())
+        with pytest.raises(SpoolError):
+            await spool.put(delivery(1))
+        assert "can't be used" in str(await spool.trouble())

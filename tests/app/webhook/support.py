@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from app.webhook.delivery_reader import DeliveryReader
+from app.webhook.durable import Durable
 from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import Receiver
 from app.webhook.signature import HEADER, sign
 from sql.ingest import Ingestor
+from sql.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,11 +59,21 @@ async def client_of(app: Receiver) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+NO_FOLDER = Path("/dev/null/spool")  # nothing can be written there, by nobody
+
+
 @asynccontextmanager
-async def webhook(pool: Pool) -> AsyncIterator[httpx.AsyncClient]:
+async def durable(pool: Pool, folder: Path = NO_FOLDER) -> AsyncIterator[Durable]:
+    """What makes deliveries durable through the pool; without a folder it has no spool."""
+    async with Spool(folder, max_bytes=2**30) as spool, GroupCommit(Ingestor(pool)) as group_commit:
+        yield Durable(group_commit, spool, DeliveryReader())
+
+
+@asynccontextmanager
+async def webhook(pool: Pool, folder: Path = NO_FOLDER) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a receiver that writes through the pool."""
-    async with GroupCommit(Ingestor(pool)) as group_commit:
-        receiver = Receiver(group_commit, secrets=[SECRET, PREVIOUS_SECRET], verify_tokens=[VERIFY_TOKEN])
+    async with durable(pool, folder) as made:
+        receiver = Receiver(made, secrets=[SECRET, PREVIOUS_SECRET], verify_tokens=[VERIFY_TOKEN])
         async with client_of(receiver) as client:
             yield client
 

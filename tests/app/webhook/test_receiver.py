@@ -7,12 +7,11 @@ import asyncpg
 import pytest
 import structlog
 
+from app.webhook import delivery_reader as reader_module
 from app.webhook import group_commit as group_commit_module
 from app.webhook import receiver as receiver_module
-from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import MAX_BODY, Receiver
 from app.webhook.signature import HEADER, sign
-from sql.ingest import Ingestor
 from sql.pool import Pool, open_pool
 from tests.app.webhook.support import (
     PAGE,
@@ -22,6 +21,7 @@ from tests.app.webhook.support import (
     VERIFY_TOKEN,
     client_of,
     delivery_of,
+    durable,
     escaped,
     post,
     signed,
@@ -42,7 +42,8 @@ CHALLENGE = "1158201444"
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What the receiver logs."""
     capture = structlog.testing.LogCapture()
-    monkeypatch.setattr(receiver_module, "log", structlog.wrap_logger(structlog.PrintLogger(), processors=[capture]))
+    for module in (receiver_module, reader_module):
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(structlog.PrintLogger(), processors=[capture]))
     return capture.entries  # type: ignore[return-value]
 
 
@@ -91,8 +92,8 @@ class Exchange:
 
     async def with_receiver(self, pool: Pool) -> int | None:
         """Let the receiver answer; returns the status, None where it said nothing."""
-        async with GroupCommit(Ingestor(pool)) as group_commit:
-            receiver = Receiver(group_commit, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
+        async with durable(pool) as made:
+            receiver = Receiver(made, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
             await receiver(self.scope, self.receive, self.send)
         return self.sent[0]["status"] if self.sent else None
 
@@ -151,15 +152,16 @@ async def test_a_handshake_that_lacks_a_parameter_is_400(client: httpx.AsyncClie
 
 
 async def test_without_a_verify_token_no_handshake_succeeds(pool: Pool) -> None:
-    receiver = Receiver(GroupCommit(Ingestor(pool)), secrets=[SECRET], verify_tokens=[])
-    async with client_of(receiver) as made:
+    async with durable(pool) as keeping, client_of(Receiver(keeping, secrets=[SECRET], verify_tokens=[])) as made:
         query = handshake(mode="subscribe", verify_token="", challenge=CHALLENGE)
         assert (await made.get("/webhook", params=query)).status_code == 403
 
 
 async def test_any_of_several_verify_tokens_is_accepted(pool: Pool) -> None:
-    receiver = Receiver(GroupCommit(Ingestor(pool)), secrets=[SECRET], verify_tokens=["new", "old"])
-    async with client_of(receiver) as made:
+    async with (
+        durable(pool) as keeping,
+        client_of(Receiver(keeping, secrets=[SECRET], verify_tokens=["new", "old"])) as made,
+    ):
         for token in ("new", "old"):
             query = handshake(mode="subscribe", verify_token=token, challenge=CHALLENGE)
             assert (await made.get("/webhook", params=query)).text == CHALLENGE
@@ -204,8 +206,8 @@ async def test_unsigned_or_wrongly_signed_is_403_stores_nothing_and_tells_nobody
 
 
 async def test_without_a_secret_nothing_is_let_in(pool: Pool) -> None:
-    async with GroupCommit(Ingestor(pool)) as group_commit:
-        receiver = Receiver(group_commit, secrets=[], verify_tokens=[VERIFY_TOKEN])
+    async with durable(pool) as keeping:
+        receiver = Receiver(keeping, secrets=[], verify_tokens=[VERIFY_TOKEN])
         async with client_of(receiver) as made:
             body = escaped(delivery_of(text_item()))
             assert (await made.post("/webhook", content=body, headers=signed(body, ""))).status_code == 403
@@ -283,7 +285,7 @@ async def test_nobody_is_told_200_before_the_commit(client: httpx.AsyncClient, p
         assert await texts(pool) == ["text 1"]
 
 
-async def test_a_database_that_does_not_commit_in_time_is_503_and_is_used_again_later(
+async def test_without_a_spool_a_database_that_does_not_commit_in_time_is_503_and_is_used_again_later(
     client: httpx.AsyncClient, pool: Pool, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
     async with pool.acquire() as connection:
@@ -301,7 +303,9 @@ async def test_a_database_that_does_not_commit_in_time_is_503_and_is_used_again_
     assert "text 2" in await texts(pool)
 
 
-async def test_a_full_queue_is_503(client: httpx.AsyncClient, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_spool_a_full_queue_is_503(
+    client: httpx.AsyncClient, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(group_commit_module, "MAX_QUEUE_BYTES", 100)
     answer = await post(client, delivery_of(text_item()))
     assert answer.status_code == 503
@@ -309,7 +313,7 @@ async def test_a_full_queue_is_503(client: httpx.AsyncClient, pool: Pool, monkey
     assert await count(pool, "webhook_deliveries") == 0
 
 
-async def test_a_database_that_is_away_is_503_and_its_return_is_noticed(
+async def test_without_a_spool_a_database_that_is_away_is_503_and_its_return_is_noticed(
     client: httpx.AsyncClient, pool: Pool, server: str
 ) -> None:
     assert (await post(client, delivery_of(text_item(1)))).status_code == 200
@@ -326,7 +330,7 @@ async def test_a_database_that_is_away_is_503_and_its_return_is_noticed(
     assert await texts(pool) == ["text 1", "text 3"]
 
 
-async def test_a_server_that_refuses_connections_is_503(server: str) -> None:
+async def test_without_a_spool_a_server_that_refuses_connections_is_503(server: str) -> None:
     async with open_pool(server, min_size=0, max_size=1) as pool:
         await pool.close()
         async with webhook(pool) as made:
