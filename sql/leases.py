@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 LEASE = timedelta(seconds=60)
 NOW = timedelta(0)
 
+_IS_FREE = f"(p.lease_until IS NULL OR p.lease_until < now()) AND {IS_OPEN}"
+# as the index sync_runs_queue has it
+_TURN = "CASE WHEN r.is_deep THEN 3 ELSE array_position('{incremental,full,deep,backfill,audit}'::text[], r.kind) END"
+
 
 class Run(NamedTuple):
     """A claimed run. `attempts` is how often in a row it was claimed without getting a step further, this time too.
@@ -78,25 +82,20 @@ async def claim_run(connection: Connection, holder: str) -> Run | None:
     """
     row = await connection.fetchrow(
         f"""
-        WITH candidate AS (
+        WITH abandoned AS (
             SELECT r.id, p.page_id FROM sync_runs AS r JOIN facebook_pages AS p ON p.page_id = r.page_id
-            WHERE (
-                r.state = 'running'
-                OR (r.state = 'queued' AND NOT EXISTS (
-                    SELECT FROM sync_runs AS o WHERE o.page_id = r.page_id AND o.state = 'running'
-                ))
-            )
-            AND (p.lease_until IS NULL OR p.lease_until < now())
-            AND {IS_OPEN}
-            ORDER BY
-                (r.state = 'running') DESC,
-                CASE WHEN r.is_deep THEN 3 ELSE array_position(
-                    ARRAY['incremental', 'full', 'deep', 'backfill', 'audit'], r.kind
-                ) END,
-                r.id
-            LIMIT 1
+            WHERE r.state = 'running' AND {_IS_FREE}
+            ORDER BY {_TURN}, r.id LIMIT 1
             FOR UPDATE OF p, r SKIP LOCKED
         ),
+        waiting AS (
+            SELECT r.id, p.page_id FROM sync_runs AS r JOIN facebook_pages AS p ON p.page_id = r.page_id
+            WHERE r.state = 'queued' AND {_IS_FREE} AND NOT EXISTS (SELECT FROM abandoned)
+            AND NOT EXISTS (SELECT FROM sync_runs AS o WHERE o.page_id = r.page_id AND o.state = 'running')
+            ORDER BY {_TURN}, r.id LIMIT 1
+            FOR UPDATE OF p, r SKIP LOCKED
+        ),
+        candidate AS (SELECT * FROM abandoned UNION ALL SELECT * FROM waiting),
         leased AS (
             UPDATE facebook_pages AS p
             SET lease_holder = $1, lease_term = p.lease_term + 1, lease_until = now() + $2::interval

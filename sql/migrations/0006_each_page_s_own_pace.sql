@@ -8,6 +8,11 @@ ADD COLUMN brought_forward_at timestamptz; -- when webhooks may have been lost, 
 
 CREATE INDEX sync_runs_by_end ON sync_runs (page_id, finished_at);
 
+-- The order in which queued runs are claimed: however many wait, a claim looks at the first few.
+CREATE INDEX sync_runs_queue ON sync_runs ((
+    CASE WHEN is_deep THEN 3 ELSE array_position('{incremental,full,deep,backfill,audit}'::text[], kind) END
+), id) WHERE state = 'queued';
+
 -- When something of ours that should always be running last was: a gap is our own downtime.
 CREATE TABLE heartbeats (
     name text PRIMARY KEY CHECK (name <> ''),
