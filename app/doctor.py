@@ -1,4 +1,4 @@
-"""Look over an installation: settings, database, Graph, each Page's token and webhooks, the public address."""
+"""Look over an installation: settings, spool, database, Graph, each Page's token and webhooks, the public address."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from reconciler.tokens import TokenUnreadableError
 from reconciler.watchdog import WANTED_FIELDS, subscribed_fields
 from sql.health import look_at
 from sql.pages import read_page
+from sql.spool_folder import look_into, trouble_of
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sql.pool import Pool
 
 MOST_SKEW_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 60.0
 NEEDED_SCOPES = frozenset({"pages_messaging", "pages_manage_metadata", "pages_read_engagement"})
 PROBE_WITHIN_SECONDS = 10.0
 # what Meta's own test button sends: acknowledged and journaled, never made into rows
@@ -71,6 +73,24 @@ async def examine_database(pool: Pool) -> list[Finding]:
         _finding(skew < MOST_SKEW_SECONDS, "database clock", f"{skew:.1f} s from ours", ": set both by NTP"),
         _finding(not seen.dead_letters, "dead letters", str(seen.dead_letters), ": `messenger-mirror replay --dead`"),
     ]
+
+
+def examine_spool(settings: Settings, now: datetime) -> list[Finding]:
+    """Look into the spool: whether it could take a delivery, and what waits there."""
+    trouble = trouble_of(settings.spool_folder)
+    found = [
+        _finding(
+            trouble is None, "spool", trouble or f"{settings.spool_folder}", ": see to it before Postgres is ever away"
+        )
+    ]
+    seen = look_into(settings.spool_folder)
+    if seen.oldest_at is not None:
+        age = (now - seen.oldest_at).total_seconds()
+        text = f"{seen.deliveries} waiting, {seen.bytes} bytes, the oldest {age:.0f} s old"
+        found.append(_finding(age < LONGEST_WAIT_SECONDS, "spooled", text, ": is Postgres away? is `serve` running?"))
+    if seen.unreadable:
+        found.append(Finding(Verdict.WRONG, "spool files", f"can't be read: {', '.join(seen.unreadable)}"))
+    return found
 
 
 async def examine_page(

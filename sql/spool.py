@@ -6,8 +6,6 @@ One file per process; what a process that died has left is adopted by any other 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import structlog
 
 from sql.spool_file import Spooled, SpoolError, SpoolFile
+from sql.spool_folder import trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +29,6 @@ __all__ = ["PassOverError", "Spool", "SpoolError", "Spooled"]
 DRAIN_ROWS = 200
 DRAIN_BYTES = 8 * 2**20
 LARGEST_EMPTY_FILE = 64 * 2**20
-LEAST_FREE_BYTES = 16 * 2**20
 FAILURE_COUNTS_SECONDS = 10.0  # then the disk may have been seen to
 T = TypeVar("T")
 
@@ -96,15 +94,7 @@ class Spool:
             return str(error)
         if self._failure is not None and time.monotonic() - self._failure[0] < FAILURE_COUNTS_SECONDS:
             return str(self._failure[1])
-        return await self._do(self._look_at_folder)
-
-    def _look_at_folder(self) -> str | None:
-        there = next((path for path in (self._folder, *self._folder.absolute().parents) if path.exists()), self._folder)
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            return f"SPOOL_DIR ({self._folder}) can't be written"
-        if shutil.disk_usage(there).free < LEAST_FREE_BYTES:
-            return f"the disk of SPOOL_DIR ({self._folder}) is full"
-        return None
+        return await self._do(partial(trouble_of, self._folder))
 
     def _files(self) -> list[SpoolFile]:
         return [*self._adopted, *([self._own] if self._own is not None else [])]

@@ -138,7 +138,7 @@ class SpoolFile:
                 size += len(body)
                 if found and size > max_bytes:
                     break
-                found.append(Spooled(UUID(bytes=key), _EPOCH + at * _MICROSECOND, body, attempts))
+                found.append(Spooled(UUID(bytes=key), instant(at), body, attempts))
             rows.close()
         except sqlite3.Error as error:
             raise SpoolError(f"the spool can't be read: {error}") from error
@@ -209,7 +209,12 @@ class SpoolFile:
 
     def _find_oldest(self) -> None:
         first = self._db.execute("SELECT received_at_us FROM spooled ORDER BY n LIMIT 1").fetchone()
-        self.oldest_at = None if first is None else _EPOCH + first[0] * _MICROSECOND
+        self.oldest_at = None if first is None else instant(first[0])
+
+
+def instant(microseconds: int) -> datetime:
+    """A time as the file holds it."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def _take_lock(path: Path) -> int | None:

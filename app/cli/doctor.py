@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from app.cli.session import console, opened, read_settings
-from app.doctor import Finding, Verdict, examine_database, examine_page, probe
+from app.doctor import Finding, Verdict, examine_database, examine_page, examine_spool, probe
 from app.reconciling import graph_client
 from app.settings import Settings
 from reconciler.tokens import TokenBox
@@ -25,12 +26,15 @@ def doctor(
         str | None, typer.Option(help="also try the service at its public address, such as https://your.host")
     ] = None,
 ) -> None:
-    """Look at settings, database, clocks, tokens, scopes and webhooks. Exits with 1 when something is wrong."""
+    """Look at settings, spool, database, clocks, tokens, scopes and webhooks. Exits with 1 when something is wrong."""
     settings = read_settings(Settings)
 
     async def work() -> bool:
+        spool = await asyncio.to_thread(examine_spool, settings, datetime.now(UTC))
+        good = _show("installation", [Finding(Verdict.FINE, "settings", "complete"), *spool])
+        # only then: while the database is away, the spool is what one wants to see
         async with opened(settings) as pool, graph_client(settings) as graph:
-            good = _show("installation", [Finding(Verdict.FINE, "settings", "complete"), *await examine_database(pool)])
+            good &= _show("database", await examine_database(pool))
             if url is not None:
                 good &= _show(url, await probe(settings, url))
             async with pool.acquire() as connection:

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import httpx
 import pytest
 import respx
 
-from app.doctor import Verdict, examine_database, examine_page, probe
+from app.doctor import Verdict, examine_database, examine_page, examine_spool, probe
 from app.webhook.signature import matching_secret
 from reconciler.watchdog import WANTED_FIELDS
 from simulator import real_now
 from sql.capabilities import list_capabilities
+from sql.spool import Spool, Spooled
 from tests.app.service import APP_SECRET, VERIFY_TOKEN, running, served, settings_for
 from tests.reconciler.stage import SECRET, Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from app.doctor import Finding
     from sql.pool import Pool
@@ -127,3 +131,18 @@ async def test_a_stranger_at_the_public_address_is_told(database: str) -> None:
 async def test_an_address_that_cannot_be_reached_is_told(database: str) -> None:
     respx.get(f"{URL}/webhook").mock(side_effect=httpx.ConnectError("no"))
     assert "can't be reached: ConnectError" in wrong(await probe(settings_for(database), URL))["public address"]
+
+
+async def test_a_spool_is_looked_into_and_one_that_waits_too_long_is_told(tmp_path: Path) -> None:
+    settings = settings_for("postgresql://nowhere", spool_dir=tmp_path / "spool")
+    now = datetime.now(UTC)
+    assert wrong(examine_spool(settings, now)) == {}
+    async with Spool(tmp_path / "spool", max_bytes=2**20) as spool:
+        await spool.put(Spooled(uuid4(), now - timedelta(seconds=5), b"{}"))
+        assert wrong(examine_spool(settings, now)) == {}
+        assert {f.name for f in examine_spool(settings, now)} == {"spool", "spooled"}
+        told = wrong(examine_spool(settings, now + timedelta(hours=1)))
+        assert "1 waiting, 2 bytes, the oldest 3605 s old" in told["spooled"]
+    (tmp_path / "spool" / "0123.spool").write_bytes(b"not a database, " * 100)
+    assert "0123.spool" in wrong(examine_spool(settings, now))["spool files"]
+    assert "can't be written" in wrong(examine_spool(settings_for("postgresql://nowhere"), now))["spool"]

@@ -18,6 +18,7 @@ from sql.pool import connect
 from tests.app.graph import FakeGraph, thread
 from tests.app.process import SERVE, process
 from tests.app.service import PAGE_TOKEN, SECRETS, deliver, served, signed, text_delivery
+from tests.gateway import gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -264,3 +265,44 @@ async def test_a_start_that_is_not_possible_ends_with_1_and_says_why_in_a_line(
     assert reason in service.output
     assert "Traceback" not in service.output
     assert not any(text in service.output for text in (*SECRETS, "pass-word-83fa", "short-key-0a"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_started_before_its_postgres_it_receives_and_stores_all_of_it_when_that_comes(
+    tmp_path: Path, empty_database: str, workers: str
+) -> None:
+    async with gateway(empty_database, is_open=False) as way:
+        settings = {"DATABASE_URL": way.dsn, "RECONCILER_ENABLED": "false"}
+        async with process(tmp_path, *SERVE, "--workers", workers, **settings) as service:
+            async with service.client() as http:
+                for n in range(20):
+                    assert (await deliver(http, text_delivery(PAGE, "p", f"m_{n}", "hello"))).status_code == 200
+                assert (await http.get("/readyz")).status_code == 503
+                await way.open()
+                for _ in range(int(workers)):
+                    await service.said("database_arrived")
+                async with asyncio.timeout(60):
+                    while (await http.get("/readyz")).json()["spool"]["deliveries"]:
+                        pass
+            assert await service.stop() == 0
+    witness = await connect(empty_database)
+    assert {f"m_{n}" for n in range(20)} == await stored(witness)
+    assert await witness.fetchval("SELECT count(*) FROM webhook_deliveries") == 20
+    await witness.close()
+    assert list((tmp_path / "data" / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_postgres_that_comes_later_with_another_versions_schema_ends_it_with_1_and_says_why(
+    tmp_path: Path, database: str, witness: Connection, workers: str
+) -> None:
+    await witness.execute("UPDATE schema_migrations SET checksum = 'edited' WHERE version = 1")
+    async with gateway(database, is_open=False) as way:
+        settings = {"DATABASE_URL": way.dsn, "RECONCILER_ENABLED": "false"}
+        async with process(tmp_path, *SERVE, "--workers", workers, **settings) as service:
+            async with service.client() as http:
+                assert (await deliver(http, text_delivery(PAGE, "p", "m_1", "hello"))).status_code == 200
+            await way.open()
+            assert await service.ended() == 1
+    assert service.output.splitlines()[-1].startswith("messenger-mirror: migration 1")
+    assert list((tmp_path / "data" / "spool").glob("*.spool"))

@@ -13,8 +13,10 @@ from uuid import UUID
 import pytest
 
 from sql import spool as spool_module
+from sql import spool_folder
 from sql.spool import DRAIN_BYTES, DRAIN_ROWS, PassOverError, Spool, Spooled, SpoolError
 from sql.spool_file import SpoolFile
+from sql.spool_folder import look_into
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,7 +251,7 @@ async def test_it_tells_what_speaks_against_keeping_a_delivery(
     async with Spool(folder, max_bytes=MIB) as spool:
         assert await spool.trouble() is None
         assert not folder.exists()
-        monkeypatch.setattr(spool_module, "LEAST_FREE_BYTES", 1 << 62)
+        monkeypatch.setattr(spool_folder, "LEAST_FREE_BYTES", 1 << 62)
         assert "the disk of SPOOL_DIR" in str(await spool.trouble())
     async with Spool(folder, max_bytes=0) as spool:
         assert "SPOOL_MAX_BYTES is 0" in str(await spool.trouble())
@@ -259,3 +261,17 @@ async def test_it_tells_what_speaks_against_keeping_a_delivery(
         with pytest.raises(SpoolError):
             await spool.put(delivery(1))
         assert "can't be used" in str(await spool.trouble())
+
+
+async def test_a_folder_is_looked_into_without_touching_what_another_process_holds(folder: Path) -> None:
+    assert look_into(folder) == (0, 0, 0, None, [])
+    async with Spool(folder, max_bytes=MIB) as one:
+        await one.put(delivery(1, b"12345"))
+        await one.put(delivery(2, b"12345"))
+        async with Spool(folder, max_bytes=MIB) as other:
+            await other.put(delivery(3, b"123"))
+            (folder / "0123.spool").write_bytes(b"not a database, " * 100)
+            found = look_into(folder)
+            assert found == (3, 3, 13, START + timedelta(microseconds=1), ["0123.spool"])
+            assert await drained(one) == [delivery(1, b"12345"), delivery(2, b"12345")]
+            assert look_into(folder)[1] == 1
