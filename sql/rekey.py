@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sql.batches import columns
+from sql.erasures import carry_over
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,6 +53,12 @@ async def rekey(
     )
     if moved == "INSERT 0 0":
         return False
+    await connection.execute(
+        "DELETE FROM conversation_names WHERE page_id = $1 AND psid = $2",
+        page_id,
+        thread_id,
+    )
+    await connection.execute("SELECT derive_names($1::conversation_key[])", [(page_id, psid)])
     # what names nobody locks messages without their conversation: they are taken in the order in which all others do
     await connection.execute(
         f"""
@@ -125,6 +132,7 @@ async def rekey_late(
             thread_id,
             psid,
         )
+        await carry_over(connection, [(page_id, thread_id, psid)])
         await rekey(connection, page_id, thread_id, psid, now=now, is_late=True)
         moved.add((page_id, psid))
     return moved

@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
-from starlette.responses import RedirectResponse, Response
+from pydantic import Field
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
-from app.api.wire import Id, Json, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
+from app.api.conditional import conditional
+from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
+from app.api.wire import Id, Instant, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
 from app.problems import ProblemError
 from sql.audits import audit_of_conversation
-from sql.conversations import (
-    count_conversations,
-    list_conversations,
-    list_messages,
-    person_of_thread,
-    show_conversation,
-)
+from sql.conversation_lists import Wanted, list_conversations
+from sql.conversations import person_of_thread, show_conversation
+from sql.messages import list_messages
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from sql.upsert import Connection
 
 
 class _ListQuery(Shape):
     page_id: Id | None = None
+    include_tags: TagNames = ()
+    match: Literal["all", "any"] = "all"
+    exclude_tags: TagNames = ()
+    search: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")] | None = None
+    unread: bool | None = None
+    updated_from: Instant | None = None
+    updated_to: Instant | None = None
     limit: Limit = 50
     cursor: str | None = None
     count: Literal["none", "exact"] = "none"
+
+    def wanted(self) -> Wanted:
+        """What the list is of."""
+        return Wanted(
+            page_id=self.page_id,
+            include_tags=self.include_tags,
+            match_any=self.match == "any",
+            exclude_tags=self.exclude_tags,
+            unread=self.unread,
+            updated_from=self.updated_from,
+            updated_to=self.updated_to,
+            search=self.search,
+        )
 
 
 class _MessagesQuery(Shape):
@@ -41,17 +62,17 @@ class _MessagesQuery(Shape):
 async def index(request: Request) -> Response:
     """Conversations, newest activity first."""
     query = read_query(request, _ListQuery)
-    after = None
-    if query.cursor is not None:
-        after = from_cursor(query.cursor, datetime, str, str)
-        if query.page_id not in {None, after[1]}:
-            raise bad_cursor()
+    if query.updated_from and query.updated_to and query.updated_from >= query.updated_to:
+        raise ProblemError(422, "updated_to must be later than updated_from", field="updated_to")
+    wanted = query.wanted()
+    question = _fingerprint(wanted)
+    after = _place(query.cursor, question, datetime, str, str)
     async with request.state.pool.acquire() as connection:
-        rows = await list_conversations(connection, page_id=query.page_id, after=after, limit=query.limit + 1)
-        page = page_of(rows, query.limit, "last_message_at", "page_id", "psid")
-        if query.count == "exact":
-            page["total"] = await count_conversations(connection, page_id=query.page_id)
-    return Json(page)
+        rows, total = await list_conversations(
+            connection, wanted, after=after, limit=query.limit + 1, count=query.count == "exact"
+        )
+    page = page_of(rows, query.limit, "last_message_at", "page_id", "psid", of=question)
+    return conditional(request, page if total is None else {**page, "total": total})
 
 
 async def show(request: Request) -> Response:
@@ -61,26 +82,27 @@ async def show(request: Request) -> Response:
     async with request.state.pool.acquire() as connection:
         row = await show_conversation(connection, page_id, psid)
         if row is None:
-            return await _elsewhere(request, connection, page_id, psid)
+            return await elsewhere(request, connection, page_id, psid)
         audit = await audit_of_conversation(connection, page_id, psid)
-    return Json({**row, **audit})
+    return conditional(request, {**row, **audit})
 
 
 async def messages(request: Request) -> Response:
     """A conversation's messages, newest first."""
     query = read_query(request, _MessagesQuery)
     page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
-    after = None
-    if query.cursor is not None:
-        after = from_cursor(query.cursor, datetime, str)
+    # of the Page, not of the person: a conversation that moves to its person takes its cursors along
+    question = _fingerprint(page_id)
+    after = _place(query.cursor, question, datetime, str)
+    app_id = request.state.settings.facebook_app_id
     async with request.state.pool.acquire() as connection:
-        rows = await list_messages(connection, page_id, psid, after=after, limit=query.limit + 1)
+        rows = await list_messages(connection, page_id, psid, after=after, limit=query.limit + 1, app_id=app_id)
         if not rows and await show_conversation(connection, page_id, psid) is None:
-            return await _elsewhere(request, connection, page_id, psid, "/messages")
-    return Json(page_of(rows, query.limit, "sent_at", "mid"))
+            return await elsewhere(request, connection, page_id, psid, "/messages")
+    return conditional(request, page_of(rows, query.limit, "sent_at", "mid", of=question))
 
 
-async def _elsewhere(
+async def elsewhere(
     request: Request, connection: Connection, page_id: str, thread_id: str, suffix: str = ""
 ) -> Response:
     """Send an old link, made while the thread's id stood in for its person, to the person."""
@@ -90,6 +112,20 @@ async def _elsewhere(
     path = f"{request.scope.get('root_path', '')}/conversations/{quote(page_id, safe='')}/{quote(psid, safe='')}"
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"{path}{suffix}{query}", 308)
+
+
+def _fingerprint(question: object) -> str:
+    """What a cursor is for: used for another question it would give a page of something else."""
+    return blake2b(repr(question).encode(), digest_size=6).hexdigest()
+
+
+def _place(cursor: str | None, question: str, *kinds: type[str | datetime]) -> Any:
+    if cursor is None:
+        return None
+    asked, *place = from_cursor(cursor, str, *kinds)
+    if asked != question:
+        raise bad_cursor()
+    return tuple(place)
 
 
 def routes() -> list[Route]:

@@ -17,7 +17,6 @@ from app.problems import RETRY_AFTER_SECONDS, ProblemError, problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import asyncpg
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -73,7 +72,12 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """Write rows and values."""
-        return orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z)
+        return json_bytes(content)
+
+
+def json_bytes(content: Any) -> bytes:
+    """Write rows and values as JSON."""
+    return orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z)
 
 
 def _plain(value: object) -> Any:
@@ -130,14 +134,17 @@ async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
 
 
 def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
-    """Read a request's query.
+    """Read a request's query. A parameter that is given more than once is a list.
 
     Raises:
         ProblemError: 422, naming the parameter.
 
     """
+    given: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        given.setdefault(name, []).append(value)
     try:
-        return shape.model_validate(dict(request.query_params))
+        return shape.model_validate({name: v if len(v) > 1 else v[0] for name, v in given.items()})
     except ValidationError as error:
         raise _refusal(error, shape) from None
 
@@ -208,8 +215,12 @@ def bad_cursor() -> ProblemError:
     return ProblemError(422, "cursor: not one that this API gave for these parameters", field="cursor")
 
 
-def page_of(rows: Sequence[asyncpg.Record], limit: int, *keys: str) -> dict[str, Any]:
-    """Make a page of at most `limit` rows of the `limit + 1` read, with the cursor to the next one, or null."""
+def page_of(rows: Sequence[Any], limit: int, *keys: str, of: str | None = None) -> dict[str, Any]:
+    """Make a page of at most `limit` rows of the `limit + 1` read, with the cursor to the next one, or null.
+
+    `of` is what the cursor is for, where it must not be used for anything else.
+    """
     shown = rows[:limit]
     last = shown[-1] if len(rows) > limit else None
-    return {"data": shown, "next": to_cursor(*(last[key] for key in keys)) if last is not None else None}
+    place = (*([] if of is None else [of]), *(last[key] for key in keys)) if last is not None else None
+    return {"data": shown, "next": to_cursor(*place) if place is not None else None}

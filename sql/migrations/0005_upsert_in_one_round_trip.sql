@@ -134,6 +134,9 @@ BEGIN
         OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
         OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph);
     END LOOP;
+    IF EXISTS (SELECT FROM unnest(incoming) AS n WHERE n.graph IS NOT NULL) THEN
+        PERFORM derive_names(ARRAY(SELECT ROW(n.page_id, n.psid)::conversation_key FROM unnest(incoming) AS n));
+    END IF;
 END
 $$;
 
@@ -346,7 +349,8 @@ BEGIN
 END
 $$;
 
--- Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now.
+-- Set each conversation's last message afresh: the newest by (sent_at, mid), and its time with each of its tags. Their
+-- rows are locked by now.
 CREATE FUNCTION derive_last_messages(keys conversation_key[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 BEGIN
@@ -370,6 +374,9 @@ BEGIN
     WHERE c.page_id = l.page_id AND c.psid = l.psid
     AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
         IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet);
+    UPDATE conversation_tags AS t SET last_message_at = c.last_message_at
+    FROM unnest(keys) AS n JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
+    WHERE t.page_id = n.page_id AND t.psid = n.psid AND t.last_message_at IS DISTINCT FROM c.last_message_at;
 END
 $$;
 

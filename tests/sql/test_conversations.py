@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from sql.conversations import count_conversations, list_conversations, list_messages
+from sql.conversation_lists import Wanted, list_conversations
+from sql.messages import list_messages
 
 if TYPE_CHECKING:
     from sql.upsert import Connection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAGES, CONVERSATIONS, MESSAGES = 5, 2000, 5000
+
+
+def literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(map(literal, value))}]::text[]"
+    return "NULL" if value is None else f"'{value}'"
 
 
 class Explainer:
@@ -27,8 +34,8 @@ class Explainer:
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         async with self._connection.transaction():
             await self._connection.execute(f"SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {query}")
-            given = ", ".join(f"'{value}'" for value in args)
-            rows = await self._connection.fetch(f"EXPLAIN (COSTS off) EXECUTE asked ({given})")
+            given = ", ".join(literal(value) for value in args)
+            rows = await self._connection.fetch(f"EXPLAIN (COSTS off) EXECUTE asked {f'({given})' if given else ''}")
             await self._connection.execute("DEALLOCATE asked")
             self.plan = "\n".join(row[0] for row in rows)
         return cast("list[Any]", await self._connection.fetch(query, *args))
@@ -79,14 +86,14 @@ async def test_conversations_are_listed_from_an_index_at_the_start_and_deep_down
 ) -> None:
     connection = cast("Connection", explainer)
     index = "conversations_by_activity" if page_id else "conversations_by_activity_of_all"
-    rows = await list_conversations(connection, page_id=page_id, after=None, limit=51)
+    rows = await list_conversations(connection, Wanted(page_id), after=None, limit=51)
     assert_reads_an_index_in_order(explainer.plan, index)
     after = (NOON - timedelta(seconds=CONVERSATIONS // 2), "3", f"p{CONVERSATIONS // 2}")
-    rest = await list_conversations(connection, page_id=page_id, after=after, limit=51)
+    rest = await list_conversations(connection, Wanted(page_id), after=after, limit=51)
     assert_reads_an_index_in_order(explainer.plan, index)
     assert re.search(r"Index Cond: .*ROW\(", explainer.plan), explainer.plan
-    assert len(rows) == len(rest) == 51
-    assert rest[0]["last_message_at"] >= NOON - timedelta(seconds=CONVERSATIONS // 2 + 1)
+    assert len(rows.rows) == len(rest.rows) == 51
+    assert rest.rows[0]["last_message_at"] >= NOON - timedelta(seconds=CONVERSATIONS // 2 + 1)
 
 
 async def test_messages_are_listed_from_an_index_at_the_start_and_deep_down(explainer: Explainer) -> None:
@@ -104,9 +111,13 @@ async def test_every_conversation_comes_up_once_in_one_order_with_and_without_it
     connection = cast("Connection", explainer)
     for page_id, total in ((None, PAGES * CONVERSATIONS), ("3", CONVERSATIONS)):
         seen: list[tuple[datetime, str, str]] = []
-        while rows := await list_conversations(
-            connection, page_id=page_id, after=seen[-1] if seen else None, limit=501
-        ):
-            seen += [(row["last_message_at"], row["page_id"], row["psid"]) for row in rows]
-        assert len(seen) == total == await count_conversations(explainer._connection, page_id=page_id)
+        while True:
+            listed = await list_conversations(
+                connection, Wanted(page_id), after=seen[-1] if seen else None, limit=501, count=True
+            )
+            assert listed.total == total
+            if not listed.rows:
+                break
+            seen += [(row["last_message_at"], row["page_id"], row["psid"]) for row in listed.rows]
+        assert len(seen) == total
         assert seen == sorted(set(seen), reverse=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sql.conversations import count_conversations, list_conversations, list_messages
+from sql.conversation_lists import Wanted, list_conversations
+from sql.messages import list_messages
 from tests.sql.doors import (
     PAGE,
     PERSON,
@@ -177,8 +178,7 @@ async def test_a_placeholder_is_in_no_list_no_count_and_no_last_message(mirror: 
     counts = await write(mirror, *told)
     assert (counts.inserted, counts.updated, counts.repaired) == (0, 0, 0)
     assert await list_messages(mirror, PAGE, PERSON, after=None, limit=9) == []
-    assert await list_conversations(mirror, page_id=PAGE, after=None, limit=9) == []
-    assert await count_conversations(mirror, page_id=PAGE) == 0
+    assert await list_conversations(mirror, Wanted(PAGE), after=None, limit=9, count=True) == ([], 0)
 
 
 async def test_a_placeholder_is_not_the_last_message_beside_one_that_is(mirror: Connection) -> None:
@@ -192,8 +192,10 @@ async def test_a_placeholder_is_inserted_when_its_message_comes(mirror: Connecti
     assert (counts.inserted, counts.updated) == (1, 0)
     [message] = await list_messages(mirror, PAGE, PERSON, after=None, limit=9)
     assert (message["text"], message["is_edited"]) == ("edit", True)
-    assert message["reactions"] == [{"actor": PERSON, "reaction": "other", "emoji": "❤"}]
-    assert await count_conversations(mirror, page_id=PAGE) == 1
+    assert message["reactions"] == [
+            {"actor": PERSON, "reaction": "other", "emoji": "❤", "reacted_at": "2031-05-06T07:08:09.000000Z"}
+        ]
+    assert len((await list_conversations(mirror, Wanted(PAGE), after=None, limit=9)).rows) == 1
 
 
 async def test_an_unsent_message_stays_in_the_list_without_its_text(mirror: Connection) -> None:
