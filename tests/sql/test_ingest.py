@@ -57,7 +57,7 @@ def message(mid: str, text: str = "hello", *, psid: str = PSID, rank: int = 0) -
         original=f'{{"text": "{text}"}}',
         webhook_seen_at=AT,
     )
-    return ItemRows(f"entry[0].messaging[{ascii(mid)}]", [Conversation(PAGE, psid, "messenger"), row])
+    return ItemRows(f"entry[0].messaging[{mid!a}]", [Conversation(PAGE, psid, "messenger"), row])
 
 
 def delivery(number: int, *items: ItemRows, dead: tuple[tuple[str, str], ...] = ()) -> Ingest:
