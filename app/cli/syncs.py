@@ -135,10 +135,12 @@ def _findings(runs: list[asyncpg.Record]) -> Table:
     """What audits found: conversations, then messages, then how much of the Page is verified."""
     names = (
         *("conversations_verified", "conversations_repaired", "conversations_unverifiable"),
-        *("messages_restored", "messages_changed", "messages_missing", "coverage"),
+        *("messages_restored", "messages_changed", "messages_missing"),
     )
-    table = Table("page id", *(name.replace("_", " ") for name in names))
+    table = Table("page id", *(name.replace("_", " ") for name in names), "coverage")
     for run in runs:
         found = run["audit"] or {}
-        table.add_row(run["page_id"], *("" if found.get(name) is None else str(found[name]) for name in names))
+        coverage = found.get("coverage")
+        numbers = (str(found.get(name, "")) for name in names)
+        table.add_row(run["page_id"], *numbers, f"{coverage:.1%}" if coverage is not None else "")
     return table
