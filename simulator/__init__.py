@@ -25,7 +25,7 @@ say what is assumed without one. The simulator imports nothing of the service.
 """
 
 from simulator.attachments import Attachment
-from simulator.behaviour import Behaviour
+from simulator.behaviour import Behaviour, BehaviourError, parse_behaviour
 from simulator.clock import TurnedClock, real_now
 from simulator.faults import Fault, FaultError, Faults, parse_fault
 from simulator.graph import Graph
@@ -33,7 +33,7 @@ from simulator.items import Item
 from simulator.life import Life
 from simulator.page import Page
 from simulator.places import WorldError
-from simulator.sender import Sender
+from simulator.sender import Sender, SenderError
 from simulator.serving import serving
 from simulator.truth import AttachmentTruth, ConversationTruth, MessageTruth, ReactionTruth, Truth
 from simulator.usage import Limits
@@ -43,6 +43,7 @@ __all__ = [
     "Attachment",
     "AttachmentTruth",
     "Behaviour",
+    "BehaviourError",
     "ConversationTruth",
     "Fault",
     "FaultError",
@@ -55,10 +56,12 @@ __all__ = [
     "Page",
     "ReactionTruth",
     "Sender",
+    "SenderError",
     "Truth",
     "TurnedClock",
     "World",
     "WorldError",
+    "parse_behaviour",
     "parse_fault",
     "real_now",
     "serving",

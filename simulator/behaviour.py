@@ -6,8 +6,16 @@ either (an order that is none, stubs, lag, short answers): those are for tests t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from dataclasses import dataclass, fields
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BehaviourError(ValueError):
+    """A switch that there is not, or a value that it can't have; the text says what can be."""
 
 
 @dataclass(slots=True)
@@ -43,10 +51,52 @@ class Behaviour:
         """Refuse a value that is none of a switch's.
 
         Raises:
-            ValueError: it names the switch and what it can be.
+            BehaviourError: it names the switch and what it can be.
 
         """
         for name, hint in get_type_hints(type(self)).items():
             allowed, value = get_args(hint), getattr(self, name)
             if allowed and isinstance(allowed[0], str) and value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value}")
+                raise BehaviourError(f"{name} must be one of {', '.join(allowed)}, not {value}")
+        for name in ("short_pages", "hides_media"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BehaviourError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        for name, least in (("read_lag_seconds", 0), ("cursor_seconds", 0), ("max_limit", 1), ("max_rows", 1)):
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise BehaviourError(f"{name} must be at least {least}, not {value}")
+
+
+def parse_behaviour(texts: Iterable[str]) -> Behaviour:
+    """Read NAME=VALUE, such as `since=honoured` or `read_lag_seconds=2`; `none` where a switch has no value.
+
+    Raises:
+        BehaviourError: there is no such switch, or it can't have this value.
+
+    """
+    hints = get_type_hints(Behaviour)
+    known = [field.name for field in fields(Behaviour)]
+    given = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if name not in known or not sign:
+            raise BehaviourError(f"not a switch: {text}; it is NAME=VALUE, with one of {', '.join(known)}")
+        given[name] = _value(name, hints[name], value)
+    return Behaviour(**given)
+
+
+def _value(name: str, hint: Any, text: str) -> Any:
+    kinds = get_args(hint) or (hint,)
+    if bool in kinds:
+        if text not in {"true", "false"}:
+            raise BehaviourError(f"{name} must be true or false, not {text}")
+        return text == "true"
+    if NoneType in kinds and text == "none":
+        return None
+    number = next((kind for kind in kinds if kind in {int, float}), None)
+    if number is None:
+        return text
+    try:
+        return number(text)
+    except ValueError:
+        raise BehaviourError(f"{name} must be a number, not {text}") from None

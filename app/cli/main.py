@@ -7,7 +7,8 @@ import sys
 import typer
 
 from app.adding import PageRefusedError
-from app.cli import demo, doctor, journal, loss, pages, serve, syncs
+from app.cli import demo, doctor, journal, loss, pages, serve, simulate, syncs
+from app.cli.simulate import SimulateError
 from app.database import DatabaseError
 from app.settings import SettingsError
 from sql.embedded import EmbeddedPostgresError
@@ -29,11 +30,12 @@ cli.command("sync")(syncs.sync)
 cli.command("backfill")(syncs.backfill)
 cli.command("audit")(syncs.audit)
 cli.command("doctor")(doctor.doctor)
+cli.command("simulate")(simulate.simulate)
 cli.command("loss")(loss.loss)
 cli.command("replay")(journal.replay)
 
 # what a user can mend: its text says how, a traceback would not
-_TOLD = (SettingsError, DatabaseError, MigrationError, EmbeddedPostgresError, PageRefusedError)
+_TOLD = (SettingsError, DatabaseError, MigrationError, EmbeddedPostgresError, PageRefusedError, SimulateError)
 
 
 def main() -> None:
