@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from reconciler.audit import Share
+from reconciler.schedule import Schedule
 from simulator import Fault
+from sql.audits import UNKNOWN_BUDGET
+from sql.leases import Run
 from tests.reconciler.stage import behaviour
 
 if TYPE_CHECKING:
-    from sql.leases import Run
     from tests.reconciler.stage import MakeStage, Stage
 
 LONG = 60
@@ -176,12 +179,29 @@ async def test_an_error_of_the_page_ends_it_and_the_next_night_goes_on(make_stag
     assert len(await audited(stage)) == 6
 
 
+async def test_the_schedule_audits_every_page_once_a_night_within_its_share(make_stage: MakeStage) -> None:
+    stage = await make_stage(pages=3, conversations=6, messages=LONG, page_rows=10)
+    for page in stage.world.pages:
+        await stage.sync("full", page)
+    await stage.do("UPDATE facebook_pages SET daily_call_budget = 40 WHERE page_id = $1", stage.page.id)
+    async with stage.worker() as worker:
+        schedule = Schedule(stage.pool, worker, interval=timedelta(hours=1), audit_share=0.5)
+        assert (await schedule.run_once())["queued"] == 0
+        await stage.do("UPDATE facebook_pages SET next_audit_at = now()")
+        assert (await schedule.run_once())["queued"] == 3
+        assert (await schedule.run_once())["queued"] == 0
+        await worker.run_once()
+    runs = await stage.rows("SELECT * FROM sync_runs WHERE requested_by = 'schedule' ORDER BY call_budget")
+    assert [(run["kind"], run["state"]) for run in runs] == [("audit", "succeeded")] * 3
+    assert [run["call_budget"] for run in runs] == [20, UNKNOWN_BUDGET, UNKNOWN_BUDGET]
+    assert runs[0]["page_id"] == stage.page.id
+    assert all(0 < run["api_calls"] <= run["call_budget"] for run in runs)
+
+
 def test_a_share_counts_what_the_run_has_called_before_and_in_this_process() -> None:
     calls = 100  # of other runs of this process
 
     def run(budget: int | None, api_calls: int) -> Run:
-        from sql.leases import Run
-
         unset: dict[str, Any] = dict.fromkeys(Run._fields)
         return Run(**unset | {"call_budget": budget, "api_calls": api_calls})
 
