@@ -40,8 +40,8 @@ WARM_UP_SECONDS = 2.0
 SETTLED_AT, END_AT = 20.0, 60.0  # seconds of sustained load between which memory may grow
 MAY_GROW = 0.10
 
-PRODUCT, NOOP, ROWS, EACH = "durable", "no-op", "no-op, with rows", "transaction each"
-PATHS = {NOOP: "/bench/noop", ROWS: "/bench/rows", PRODUCT: "/webhook", EACH: "/bench/each"}
+PRODUCT, NOOP, ROWS, EACH, CALL = "durable", "no-op", "no-op, with rows", "transaction each", "each, in one call"
+PATHS = {NOOP: "/bench/noop", ROWS: "/bench/rows", PRODUCT: "/webhook", EACH: "/bench/each", CALL: "/bench/call"}
 TARGETS = (Target(PRODUCT, NOOP, 0.35), Target(PRODUCT, EACH, 4))
 
 
@@ -122,7 +122,7 @@ class _Bench:
         answer = json.loads(out)
         load = Load(**answer)
         self._per_second[name] = load.sent / load.seconds
-        if name in {PRODUCT, EACH}:
+        if name in {PRODUCT, EACH, CALL}:
             self._acknowledged.append(numbers[: load.sent])
             self._refused += len(load.refused)
             self._next += load.sent

@@ -1,8 +1,9 @@
-"""The real application with two routes to compare it with, in a process of its own.
+"""The real application with routes to compare it with, in a process of its own.
 
 - `/bench/noop`: the same endpoint, which checks the signature and reads the JSON, and writes nothing;
 - `/bench/rows`: the same, which also turns the items into rows;
-- `/bench/each`: the same endpoint, one transaction per request instead of one per group.
+- `/bench/each`: the same endpoint with a transaction per request, as one writes it: a statement per table;
+- `/bench/call`: the same, with all of the transaction in the one call that groups are written with.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from app.webhook.delivery_reader import DeliveryReader
 from app.webhook.durable import Durable
 from app.webhook.group_commit import GroupCommit
 from app.webhook.receiver import Receiver
+from sql.deliveries import journal_deliveries
 from sql.ingest import Ingest, Ingestor
 from sql.json_values import loads
+from sql.rows import Rows
+from sql.upsert import upsert
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -33,8 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from app.webhook.projection import Door
-
-EACH_CONNECTIONS = 12
+    from sql.pool import Pool
 
 
 class _Unread(Durable):
@@ -53,7 +56,23 @@ class _Unwritten(Durable):
 
 
 class _Each(Durable):
-    """A transaction per request."""
+    """A transaction per request, a statement per table."""
+
+    pool: Pool
+
+    async def keep(self, door: Door, body: bytes, *, began: float | None = None) -> Ingest | None:  # noqa: ARG002
+        delivery = await self._reader.read(door, body)
+        rows = Rows()
+        for item in delivery.items:
+            rows.add(item.rows)
+        async with self.pool.acquire() as connection, connection.transaction():
+            await journal_deliveries(connection, [delivery.delivery()])
+            await upsert(connection, rows)
+        return delivery
+
+
+class _Call(Durable):
+    """A transaction per request, in one call."""
 
     ingestor: Ingestor
 
@@ -84,17 +103,18 @@ def bench_app(settings: Settings) -> Starlette:
             assert state is not None
             ingestor = Ingestor(state["pool"])
             parts = GroupCommit(ingestor), state["spool"], DeliveryReader()
-            each = _Each(*parts)
-            each.ingestor = ingestor
+            each, call = _Each(*parts), _Call(*parts)
+            each.pool, call.ingestor = state["pool"], ingestor
             yield {
                 **state,
                 "noop": Receiver(_Unread(*parts), **known),
                 "rows": Receiver(_Unwritten(*parts), **known),
                 "each": Receiver(each, **known),
+                "call": Receiver(call, **known),
             }
 
     app.router.lifespan_context = lifespan
-    for name in ("noop", "rows", "each"):
+    for name in ("noop", "rows", "each", "call"):
         app.router.routes.insert(0, Route(f"/bench/{name}", _Endpoint(name), methods=["GET", "POST"]))
     return app
 

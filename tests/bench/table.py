@@ -44,8 +44,8 @@ def middle(rounds: Sequence[Measure]) -> Measure:
 def print_measures(title: str, rows: Mapping[str, Sequence[Measure]], *, base: str, unit: str) -> None:
     """Print one line per row: the median of its rounds, its slowest and fastest round, its ratio to `base`."""
     table = Table(title=title, title_justify="left")
-    table.add_column("what")
-    for heading in (f"{unit}/s", "slowest-fastest round", f"x {base}", "p50 ms", "p99 ms"):
+    table.add_column("what", no_wrap=True)
+    for heading in (f"{unit}/s", "slowest-fastest", f"x {base}", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
     for name, rounds in rows.items():
         m = middle(rounds)
