@@ -123,9 +123,8 @@ class GroupCommit:
         else:
             metrics.GROUP_SIZE.observe(len(group))
             metrics.COMMIT_SECONDS.observe(time.monotonic() - began)
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_result(None)
+            # not at once: then the database would wait for its next group until all of these are answered
+            asyncio.get_running_loop().call_soon(_tell_committed, group)
         return len(group)
 
     def _take(self) -> Sequence[_Waiting]:
@@ -144,6 +143,12 @@ class GroupCommit:
         del self._queue[:taken]
         metrics.QUEUE_BYTES.set(self._bytes)
         return group
+
+
+def _tell_committed(group: Sequence[_Waiting]) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_result(None)
 
 
 def _time_is_up(done: asyncio.Future[None]) -> None:

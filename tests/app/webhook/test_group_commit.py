@@ -99,6 +99,19 @@ async def test_nobody_is_answered_before_their_transaction_has_committed() -> No
         await commits.answered(1, 2)
 
 
+async def test_the_database_has_the_next_group_before_those_of_the_last_are_answered() -> None:
+    held = Held()
+    async with GroupCommit(held) as waiting:
+        commits = Commits(waiting)
+        await busy(held, commits)
+        await commits.arrive(10)
+        written_by_then: list[bool] = []
+        commits.tasks[1].add_done_callback(lambda _: written_by_then.append([10] in held.groups))
+        held.let_go.set()
+        await commits.answered(1, 2, 10)
+    assert written_by_then == [True]
+
+
 async def test_a_group_holds_at_most_so_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "MAX_GROUP", 2)
     held = Held()
