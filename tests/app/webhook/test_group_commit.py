@@ -99,8 +99,15 @@ async def test_nobody_is_answered_before_their_transaction_has_committed() -> No
         await commits.answered(1, 2)
 
 
+class HeldInTask(Held):
+    """As the real one, which talks to the database in a task of its own."""
+
+    async def write(self, group: Sequence[Ingest]) -> Counts:
+        return await asyncio.create_task(super().write(group))
+
+
 async def test_the_database_has_the_next_group_before_those_of_the_last_are_answered() -> None:
-    held = Held()
+    held = HeldInTask()
     async with GroupCommit(held) as waiting:
         commits = Commits(waiting)
         await busy(held, commits)
