@@ -24,6 +24,7 @@ from sql import embedded
 from sql.pool import connect
 from tests.bench import bodies
 from tests.bench.load import Load, write_requests
+from tests.bench.memory import resident_bytes
 from tests.bench.table import Measure, Target, Verdict, judge, print_measures, print_verdicts
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Bench:
             for moment in at:
                 time.sleep(max(0, began + moment - time.monotonic()))
                 if resident is not None:
-                    resident.append(_resident(self._server.pid))
+                    resident.append(resident_bytes(self._server.pid))
             out, _ = process.communicate()
         file.unlink()
         if process.returncode:
@@ -210,11 +211,3 @@ def _server(folder: Path) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
-    status = Path(f"/proc/{pid}/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS")) * 1024
-    return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) * 1024

@@ -7,22 +7,25 @@ from typing import Annotated
 
 import typer
 
-from tests.bench import ingest
+from tests.bench import ingest, sync
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="which benchmarks: ingest (all of them by default)")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="which benchmarks: ingest, sync (both by default)")] = None,
     *,
-    seconds: Annotated[float, typer.Option(min=0.5, help="length of one measurement")] = 5.0,
-    rounds: Annotated[int, typer.Option(min=1, help="measurements of each kind, in turns")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.5, help="length of one measurement of ingest")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="measurements of ingest of each kind, in turns")] = 3,
     connections: Annotated[int, typer.Option(min=1, max=1000, help="connections that send at the same time")] = 64,
-    quick: Annotated[bool, typer.Option(help="one short round, without the minute that looks at memory")] = False,
+    quick: Annotated[bool, typer.Option(help="one short round of ingest, and small Pages to sync")] = False,
 ) -> None:
     """Measure on this machine, with the load, the service and Postgres all on it."""
     options = ingest.Options(seconds, rounds, connections, memory=True)
     if quick:
         options = options._replace(seconds=min(seconds, 2.0), rounds=1, memory=False)
-    benches = {"ingest": lambda: ingest.run(options)}
+    benches = {
+        "ingest": lambda: ingest.run(options),
+        "sync": lambda: sync.run(sync.QUICK if quick else sync.Options()),
+    }
     unknown = set(names or ()) - benches.keys()
     if unknown:
         raise typer.BadParameter(f"no such benchmark: {', '.join(sorted(unknown))}")

@@ -11,6 +11,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tests.bench.sync import Sync
+
 
 class Measure(NamedTuple):
     """How fast one thing was, in one round."""
@@ -66,6 +68,31 @@ def ratio(rounds: Sequence[Measure], others: Sequence[Measure]) -> float:
     return median(a.per_second / b.per_second for a, b in zip(rounds, others, strict=True))
 
 
+def print_syncs(title: str, syncs: Sequence[Sync]) -> None:
+    """Print one line per sync: its time, its calls, and how many times as long as the last of its kind it took."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("sync", no_wrap=True)
+    table.add_column("by", no_wrap=True)
+    for heading in ("sec", "calls", "x need", "x mirror", "at once", "lost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    ours = {sync.what: sync for sync in syncs}  # the last of each
+    for before, sync in zip((None, *syncs), syncs, strict=False):
+        is_new = before is None or before.what != sync.what
+        table.add_row(
+            sync.what if is_new else "",
+            f"{sync.algorithm}{'' if sync.scaled == 1 else '*'}",
+            f"{sync.seconds:,.1f}",
+            f"{sync.calls:,}",
+            f"{sync.seconds / sync.needed:.2f}" if sync.pages == 1 else "",
+            f"{sync.seconds / ours[sync.what].seconds:,.1f}",
+            f"{sync.most_at_once}",
+            f"{sync.missing}",
+        )
+    wide = Console(width=max(Console().width, 100))
+    wide.print(table)
+    wide.print("x need: of the time that its calls need at Meta's rate; *: measured on a part, scaled up")
+
+
 def judge(rows: Mapping[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:
     """Compare ratios with targets."""
     return [
@@ -82,4 +109,4 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
         table.add_column(heading)
     for v in verdicts:
         table.add_row(v.claim, v.found, "[green]holds[/]" if v.holds else "[red]does not hold[/]")
-    Console().print(table)
+    Console(width=max(Console().width, 100)).print(table)
