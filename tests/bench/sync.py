@@ -116,9 +116,10 @@ class Mirror:
         await self._check()
 
     async def sync_due(self) -> None:
-        """Let every Page be due now, and the schedule see to it."""
+        """Let every Page be due now, and the schedule see to it, as if it had never been away."""
         async with self._pool.acquire() as connection:
             await connection.execute("UPDATE facebook_pages SET next_sync_at = now()")
+            await connection.execute("DELETE FROM heartbeats")
         await self._schedule.run_once()
         await self._worker.run_once()
         await self._check()
