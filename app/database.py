@@ -108,9 +108,7 @@ async def prepare(dsn: str) -> list[str]:
         ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         kind = DatabaseError if _is_setting_wrong(error) else DatabaseAwayError
-        raise kind(
-            f"the database that DATABASE_URL names can't be reached: {type(error).__name__}: {error}"
-        ) from None
+        raise kind(f"the database that DATABASE_URL names can't be reached: {type(error).__name__}: {error}") from None
     try:
         version = connection.get_server_version()
         if version.major < MINIMUM_VERSION:

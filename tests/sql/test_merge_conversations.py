@@ -193,8 +193,8 @@ async def test_a_placeholder_is_inserted_when_its_message_comes(mirror: Connecti
     [message] = await list_messages(mirror, PAGE, PERSON, after=None, limit=9)
     assert (message["text"], message["is_edited"]) == ("edit", True)
     assert message["reactions"] == [
-            {"actor": PERSON, "reaction": "other", "emoji": "❤", "reacted_at": "2031-05-06T07:08:09.000000Z"}
-        ]
+        {"actor": PERSON, "reaction": "other", "emoji": "❤", "reacted_at": "2031-05-06T07:08:09.000000Z"}
+    ]
     assert len((await list_conversations(mirror, Wanted(PAGE), after=None, limit=9)).rows) == 1
 
 
