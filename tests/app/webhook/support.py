@@ -93,7 +93,7 @@ _TABLES = {
     "webhook_deliveries": "received_at",
 }
 _DERIVED = {
-    "conversations": {"last_message_mid", "last_message_at", "last_message_direction"},
+    "conversations": {"last_message_mid", "last_message_at", "last_message_direction", "is_unread"},
     "messages": {"first_seen_at"},
     "webhook_deliveries": {"day", "id", "received_at"},
 }
