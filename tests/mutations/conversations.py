@@ -98,9 +98,9 @@ CONVERSATIONS = [
     _in_conversations(
         "placeholder",
         "it is listed",
-        "sql/conversations.py",
-        "AND m.psid = $3 AND m.sent_at IS NOT NULL",
-        "AND m.psid = $3",
+        "sql/messages.py",
+        "AND m.psid = $2 AND m.sent_at IS NOT NULL",
+        "AND m.psid = $2",
     ),
     _in_conversations(
         "placeholder",
