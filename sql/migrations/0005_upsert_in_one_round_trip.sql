@@ -258,7 +258,7 @@ $$;
 
 -- Merge reactions: the newest time wins, then the removal, then the greater emoji.
 --
--- Nothing is stored on an unsent message, nor below the time at which Graph's own list was read.
+-- Nothing is stored on an unsent or erased message, nor below the time at which Graph's own list was read.
 CREATE FUNCTION upsert_reactions(incoming reaction_row[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
@@ -273,7 +273,7 @@ BEGIN
         FROM unnest(incoming) AS n
         JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
         WHERE n.chunk = this_chunk
-        AND m.deleted_at IS NULL
+        AND m.deleted_at IS NULL AND NOT m.is_erased
         AND (
             m.reactions_observed_at IS NULL
             OR (NOT n.reacted_at_is_estimated AND n.reacted_at >= m.reactions_observed_at)
@@ -399,7 +399,8 @@ $$;
 -- Journal deliveries and merge their rows, in the order in which `sql/upsert.py` does it.
 --
 -- Takes no locks out of that order: where messages turn out to need them (a conversation that nobody named, or one that
--- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step.
+-- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step. So it does,
+-- by MM002, where a person was erased of whom the deliveries tell.
 CREATE FUNCTION ingest(
     deliveries delivery_row[],
     conversations conversation_row[],
@@ -417,6 +418,9 @@ DECLARE
 BEGIN
     PERFORM journal_deliveries(deliveries);
     PERFORM upsert_conversations(conversations, at);
+    IF EXISTS (SELECT FROM erasures) AND tells_of_erased(conversations, messages, events) THEN
+        RAISE SQLSTATE 'MM002' USING MESSAGE = 'it tells of somebody who was erased';
+    END IF;
     of_messages := upsert_messages(messages, batch, at, NULL);
     inserted := of_messages.inserted;
     updated := of_messages.updated;
