@@ -160,6 +160,11 @@ async def ensure_partitions(connection: Connection, days: Iterable[date]) -> Non
             )
 
 
+async def journal_days(connection: Connection) -> list[date]:
+    """Return the days that the journal has partitions for, oldest first."""
+    return sorted(await _partitions(connection))
+
+
 async def _partitions(connection: Connection) -> dict[date, str]:
     """Return the journal's partitions of one day each: {day: table}."""
     rows = await connection.fetch(

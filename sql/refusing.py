@@ -45,7 +45,9 @@ async def take_out(connection: Connection, journaled: Sequence[Ingest], redacted
 async def refused_paths(connection: Connection, journaled: Sequence[Ingest]) -> list[set[str]]:
     """Which items of each delivery tell of the time before their person was erased."""
     rows = [row for delivery in journaled for item in delivery.items for row in item.rows]
-    persons = {(r.page_id, r.psid) for r in rows if isinstance(r, Conversation | Event) and r.psid is not None}
+    persons = {
+        (r.page_id, r.psid) for r in rows if isinstance(r, Conversation | Message | Event) and r.psid is not None
+    }
     about = {(r.page_id, r.mid) for r in rows if isinstance(r, Message | Event) and r.mid is not None}
     stones = await stones_of(connection, persons) if persons else {}
     gone = await erased_messages(connection, about) if about else set()
@@ -57,14 +59,17 @@ async def refused_paths(connection: Connection, journaled: Sequence[Ingest]) -> 
 
 def _is_refused(row: Row, stones: Mapping[tuple[str, str], datetime], gone: Keys) -> bool:
     if isinstance(row, Message):
-        return (row.page_id, row.mid) in gone
-    if isinstance(row, Event) and row.psid is None:
-        return row.mid is not None and (row.page_id, row.mid) in gone
-    if isinstance(row, Event):
+        if (row.page_id, row.mid) in gone:
+            return True
+        times = [row.sent_at]
+    elif isinstance(row, Event):
+        if row.psid is None:
+            return row.mid is not None and (row.page_id, row.mid) in gone
         times = [row.occurred_at]
     elif isinstance(row, Conversation):
-        times = [at for at in (row.delivered_watermark, row.read_watermark) if at is not None]
+        times = [row.delivered_watermark, row.read_watermark]
     else:
         return False
     before = stones.get((row.page_id, row.psid or ""))
-    return before is not None and bool(times) and max(times) < before
+    told = [at for at in times if at is not None]
+    return before is not None and bool(told) and max(told) < before

@@ -12,9 +12,10 @@ CREATE TABLE erasures (
     -- the journal's days up to this one are rid of them; NULL until the first is. What comes later is refused
     journal_day date,
     journal_done_at timestamptz, -- NULL until all days are
+    claimed_until timestamptz, -- while a process sees to the journal; NULL before
     PRIMARY KEY (page_id, psid)
 ); -- grows with a Page's traffic
-CREATE INDEX erasures_open ON erasures (page_id, psid) WHERE journal_done_at IS NULL;
+CREATE INDEX erasures_open ON erasures (erased_at) WHERE journal_done_at IS NULL;
 
 -- what there is to look through when somebody is erased, besides what has a time
 CREATE INDEX messages_of_unknown_time ON messages (page_id, psid, mid) WHERE sent_at_rank >= 2 AND NOT is_erased;
