@@ -349,34 +349,37 @@ BEGIN
 END
 $$;
 
--- Set each conversation's last message afresh: the newest by (sent_at, mid), and its time with each of its tags. Their
--- rows are locked by now.
+-- Set each conversation's last message afresh: the newest by (sent_at, mid), and with each of its tags the span of time
+-- that it lies in. Their rows are locked by now.
 CREATE FUNCTION derive_last_messages(keys conversation_key[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 BEGIN
-    UPDATE conversations AS c SET
-        last_message_mid = l.mid,
-        last_message_at = l.sent_at,
-        last_message_direction = l.direction,
-        snippet = l.snippet,
-        updated_at = at
-    FROM (
-        SELECT n.page_id, n.psid, newest.*
-        FROM unnest(keys) AS n
-        LEFT JOIN LATERAL (
-            SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
-            FROM messages AS m
-            WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
-            ORDER BY m.sent_at DESC, m.mid DESC
-            LIMIT 1
-        ) AS newest ON true
-    ) AS l
-    WHERE c.page_id = l.page_id AND c.psid = l.psid
-    AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
-        IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet);
-    UPDATE conversation_tags AS t SET last_message_at = c.last_message_at
-    FROM unnest(keys) AS n JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
-    WHERE t.page_id = n.page_id AND t.psid = n.psid AND t.last_message_at IS DISTINCT FROM c.last_message_at;
+    WITH changed AS (
+        UPDATE conversations AS c SET
+            last_message_mid = l.mid,
+            last_message_at = l.sent_at,
+            last_message_direction = l.direction,
+            snippet = l.snippet,
+            updated_at = at
+        FROM (
+            SELECT n.page_id, n.psid, newest.*
+            FROM unnest(keys) AS n
+            LEFT JOIN LATERAL (
+                SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
+                FROM messages AS m
+                WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
+                ORDER BY m.sent_at DESC, m.mid DESC
+                LIMIT 1
+            ) AS newest ON true
+        ) AS l
+        WHERE c.page_id = l.page_id AND c.psid = l.psid
+        AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
+            IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)
+        RETURNING c.page_id, c.psid, c.last_message_at
+    )
+    UPDATE conversation_tags AS t SET active_at = span_of(c.last_message_at)
+    FROM changed AS c
+    WHERE t.page_id = c.page_id AND t.psid = c.psid AND t.active_at IS DISTINCT FROM span_of(c.last_message_at);
 END
 $$;
 
