@@ -58,7 +58,7 @@ class Explainer:
     def most_read(self) -> float:
         """How many rows the scan of a table or an index took that took the most, over all its rounds."""
         scans = (n for n in self._nodes if "Relation Name" in n and n["Relation Name"] not in CONTROL_TABLES)
-        return max(_rows(n) + n.get("Rows Removed by Filter", 0) * n["Actual Loops"] for n in scans)
+        return max(_rows(n) + float(n.get("Rows Removed by Filter", 0) * n["Actual Loops"]) for n in scans)
 
 
 def _rows(node: dict[str, Any]) -> float:

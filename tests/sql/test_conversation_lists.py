@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from sql.conversation_lists import FEW, Wanted, list_conversations
+from sql.pool import connect
+from tests.conftest import new_database
 from tests.sql.explainer import Explainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sql.upsert import Connection
 
@@ -249,12 +251,17 @@ ASKED = {
 }
 
 
-@pytest.fixture
-async def explainer(connection: Connection) -> Explainer:
-    """Thirty thousand conversations."""
-    await connection.execute(SOME_TEN_THOUSAND)
-    await connection.execute("VACUUM ANALYZE")
-    return Explainer(connection)
+@pytest.fixture(scope="session")
+async def explainer(server: str, templates: dict[str, str]) -> AsyncIterator[Explainer]:
+    """Thirty thousand conversations, as the autovacuum leaves them."""
+    async with new_database(server, templates, "plain") as dsn:
+        connection = await connect(dsn)
+        try:
+            await connection.execute(SOME_TEN_THOUSAND)
+            await connection.execute("VACUUM ANALYZE")
+            yield Explainer(connection)
+        finally:
+            await connection.close()
 
 
 @pytest.mark.parametrize("asked", ASKED)
