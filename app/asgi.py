@@ -18,6 +18,8 @@ from app.arrival import arrival
 from app.collector import calm_collector
 from app.database import held_database
 from app.ending import told_to_end
+from app.erasing import EVERY_SECONDS as ERASING_EVERY_SECONDS
+from app.erasing import JournalEraser
 from app.health import health_routes
 from app.housekeeping import EVERY_SECONDS as HOUSEKEEPING_EVERY_SECONDS
 from app.housekeeping import Housekeeping
@@ -33,6 +35,7 @@ from app.webhook.group_commit import GroupCommit
 from app.webhook.last_seen import EVERY_SECONDS as LAST_SEEN_EVERY_SECONDS
 from app.webhook.last_seen import LastSeen
 from app.webhook.receiver import Receiver
+from app.webhook.redaction import redacted
 from reconciler.downtime import EVERY_SECONDS as HEARTBEAT_EVERY_SECONDS
 from reconciler.downtime import Heartbeat
 from reconciler.schedule import Job, scheduled
@@ -113,7 +116,7 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         # no connection is made before one is needed: the database may not be there yet
         pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=OTHER_CONNECTIONS))
         ingest_pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=INGEST_CONNECTIONS))
-        last_seen, ingestor, reader = LastSeen(pool), Ingestor(ingest_pool), DeliveryReader()
+        last_seen, ingestor, reader = LastSeen(pool), Ingestor(ingest_pool, redacted=redacted), DeliveryReader()
         durable = Durable(GroupCommit(ingestor), spool, reader, is_away=True)
         drain = Drain(spool, ingest_pool, ingestor, reader, durable, on_stored=last_seen.note)
         await stack.enter_async_context(drain)
@@ -125,6 +128,7 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         jobs = [
             Job("heartbeat", heartbeat.run_once, HEARTBEAT_EVERY_SECONDS),
             Job("journal", housekeeping.run_once, HOUSEKEEPING_EVERY_SECONDS),
+            Job("erasures", JournalEraser(pool).run_once, ERASING_EVERY_SECONDS),
             Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS),
             Job("spool", drain.run_once, DRAIN_EVERY_SECONDS),
             Job("spool-adopt", spool.adopt, ADOPT_EVERY_SECONDS),

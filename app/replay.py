@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
+from app.webhook.redaction import redacted
 from sql.deliveries import all_deliveries, count_dead
 from sql.ingest import Ingest, Ingestor
 from sql.rows import Counts
@@ -36,7 +37,7 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
         OSError, asyncpg.PostgresError: the database went away; start it again, what was done stays done.
 
     """
-    ingestor = Ingestor(pool, replaying=True)
+    ingestor = Ingestor(pool, replaying=True, redacted=redacted)
     deliveries = still_dead = 0
     counts = Counts()
     async for rows in all_deliveries(pool, which, chunk=DELIVERIES_AT_ONCE):
@@ -49,10 +50,11 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
 
 
 def _read(rows: list[asyncpg.Record]) -> list[Ingest]:
-    return [_ingest(row) for row in rows]
+    return [as_ingest(row) for row in rows]
 
 
-def _ingest(row: asyncpg.Record) -> Ingest:
+def as_ingest(row: asyncpg.Record) -> Ingest:
+    """Read a journaled delivery into rows."""
     door = Door(row["received_at"], row["day"], row["id"])
     reading = read_body(row["body"], door)
     return Ingest(door.day, door.id, door.received_at, row["body"], reading.items, reading.dead_letters, reading.tests)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sql.audit_threads import Found, conclude_listings, drop_unaudited, keep_listings, note_tried, read_seen
+from sql.audit_threads import Found, conclude_listings, keep_listings, read_seen
+from sql.audit_turns import drop_unaudited, note_tried
 from sql.audits import Findings, add_findings, put_coverage
 from sql.rows import Message
 

@@ -103,6 +103,7 @@ class Steps:
         self.order_violated = run.order_violated
         self.failed_conversations = run.failed_conversations
         self.is_put_off = False
+        self.has_older = run.checkpoint is not None  # whether threads may be left to read on with
 
     @property
     def calls_not_reported(self) -> int:
@@ -135,6 +136,7 @@ class Steps:
     async def _transaction(self, step: Step) -> None:
         rows = Rows()
         rows.add(step.rows)
+        self.has_older = self.has_older or bool(step.unfinished)
         page_id, run_id, calls = self._page.page_id, self._run.id, self.calls_not_reported
         async with self._pool.acquire() as connection, connection.transaction():
             before = await self._auditor.look(connection, step) if self._auditor else {}

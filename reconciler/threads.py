@@ -24,7 +24,7 @@ from reconciler.graph.paging import Cursors
 from reconciler.parallel import in_parallel
 from reconciler.reading import page_step, read_conversations, thread_step
 from reconciler.steps import Step, is_refused
-from sql.audit_threads import behind, list_unaudited
+from sql.audit_turns import behind, list_unaudited
 from sql.threads import Known, failed_threads, known_threads, list_unfinished
 
 if TYPE_CHECKING:

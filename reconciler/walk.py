@@ -87,7 +87,7 @@ class Walk:
             run,
             page,
             state=self._state,
-            is_deep=lambda: self._place.is_done and self._goal.is_load,
+            is_deep=lambda: self._place.is_done and self._goal.is_load and self._steps.has_older,
             is_crowded=is_crowded,
             calls=lambda: self._asker.calls,
         )

@@ -1,9 +1,10 @@
 """Lists of conversations: by Page, tags, unread, time and words, newest activity first.
 
-A page of a list comes out of an index that is in its order: the conversations' own, or that of a tag, of which the
-rarest leads. What else is asked for is looked up row by row until the page is full: hence OFFSET 0 in sub-selects,
-without which Postgres may turn them into joins that read all of a tag first. A statement holds only what was asked
-for: a plan made for "or not given" would read all that came before.
+A page of a list comes out of an index: the conversations' own, which is in their order, or that of a tag, whose order
+is that of spans of time within which rows are sorted; of several tags the rarest leads. What else is asked for is
+looked up row by row until the page is full: hence OFFSET 0 in sub-selects, without which Postgres may turn them into
+joins that read all of a tag first. A statement holds only what was asked for: a plan made for "or not given" would
+read all that came before.
 
 Words are found by an index that knows no order. Conversations that have them are sorted, unless they are so many that
 looking at one after the other soon fills a page: that is decided inside the statement.
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     After = tuple[datetime, str, str]
 
 FEW = 50_000  # texts and names with the words: the conversations of more are not sorted
-COUNTED = 1_000  # of each tag's conversations, to tell which tag is the rarest
+LOOKED_AT = 200  # of each tag's next conversations, to tell which tag is the rarest here
 _PROBE = " OFFSET 0"
 _TEXT_HAS_THEM = "m.text IS NOT NULL AND m.sent_at IS NOT NULL AND to_tsvector('simple', left(m.text, 8000)) @@"
 _NAME_HAS_THEM = "to_tsvector('simple', left(n.name, 8000)) @@"
@@ -83,7 +84,7 @@ async def list_conversations(
 
 
 class _Statement:
-    """A statement in the making, and its arguments. `k` is what leads, `c` its conversation."""
+    """A statement in the making, and its arguments. `c` is the conversation, `k` a tag that leads to it."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.args: list[Any] = []
@@ -97,13 +98,12 @@ class _Statement:
         are_few = f"(SELECT count(*) FROM hits) <= {FEW}"
         few = f"""
             SELECT {SHOWN} FROM (SELECT DISTINCT h.page_id, h.psid FROM hits AS h) AS k {_WITH_CONVERSATION}
-            WHERE {self._conditions("c", after, [are_few, *self._tagged("c")])} {self._in_order("c", limit)}
+            WHERE {self._conditions(after, [are_few, *self._tagged("c")])} {self._in_order(limit)}
         """
-        many = self._along_an_index(after, limit, [f"NOT {are_few}", self._has_words("k")])
+        many = self._along_an_index(after, limit, [f"NOT {are_few}", self._has_words()])
         return f"""
             WITH hits AS MATERIALIZED ({self._hits(at_most=FEW + 1)})
-            SELECT * FROM (({few}) UNION ALL ({many})) AS p
-            ORDER BY p.last_message_at DESC, p.page_id DESC, p.psid DESC LIMIT {limit:d}
+            SELECT * FROM (({few}) UNION ALL ({many})) AS c {self._in_order(limit)}
         """
 
     def count(self) -> str:
@@ -113,74 +113,73 @@ class _Statement:
             return f"""
                 SELECT count(*) FROM (SELECT DISTINCT h.page_id, h.psid FROM ({self._hits()}) AS h) AS k
                 JOIN conversations AS c ON c.page_id = k.page_id AND c.psid = k.psid
-                WHERE {self._conditions("c", None, self._tagged("c", probe=""), probe="")}
+                WHERE {self._conditions(None, self._tagged("c", probe=""), probe="")}
             """
         if not wanted.include_tags:
-            return f"SELECT count(*) FROM conversations AS c WHERE {self._conditions('c', None, [], probe='')}"
+            return f"SELECT count(*) FROM conversations AS c WHERE {self._conditions(None, [], probe='')}"
         conversation = ""
-        if wanted.unread is not None:
+        if (wanted.unread, wanted.updated_from, wanted.updated_to) != (None, None, None):
             conversation = "JOIN conversations AS c ON c.page_id = k.page_id AND c.psid = k.psid"
         if wanted.match_any:
             one_of_them = f"k.tag_id = ANY({self._ids('include_tags')})"
             return f"""
                 SELECT count(*) FROM (
                     SELECT DISTINCT k.page_id, k.psid FROM conversation_tags AS k {conversation}
-                    WHERE {self._conditions("k", None, [one_of_them], probe="")}
+                    WHERE {self._conditions(None, [one_of_them], led=True, probe="")}
                 ) AS k
             """
-        tagged = [f"k.tag_id = {self._rarest()}", *self._tagged("k", probe="")]
+        tagged = [f"k.tag_id = {self._rarest(None)}", *self._tagged("k", probe="")]
         return f"""
             SELECT count(*) FROM conversation_tags AS k {conversation}
-            WHERE {self._conditions("k", None, tagged, probe="")}
+            WHERE {self._conditions(None, tagged, led=True, probe="")}
         """
 
     def _along_an_index(self, after: After | None, limit: int, more: list[str]) -> str:
         wanted = self._wanted
         if not wanted.include_tags:
-            more = [condition.replace("k.", "c.") for condition in more]
             return f"""
-                SELECT {SHOWN} FROM conversations AS c
-                WHERE {self._conditions("c", after, more)} {self._in_order("c", limit)}
+                SELECT {SHOWN} FROM conversations AS c WHERE {self._conditions(after, more)} {self._in_order(limit)}
             """
         if wanted.match_any and len(wanted.include_tags) > 1:
             return f"""
                 SELECT {SHOWN} FROM (
-                    SELECT DISTINCT e.page_id, e.psid, e.last_message_at
+                    SELECT DISTINCT e.page_id, e.psid
                     FROM tags AS g CROSS JOIN LATERAL (
-                        SELECT k.page_id, k.psid, k.last_message_at
-                        FROM conversation_tags AS k {_WITH_CONVERSATION if wanted.unread is not None else ""}
-                        WHERE {self._conditions("k", after, ["k.tag_id = g.id", *more])} {self._in_order("k", limit)}
+                        SELECT k.page_id, k.psid FROM conversation_tags AS k {_WITH_CONVERSATION}
+                        WHERE {self._conditions(after, ["k.tag_id = g.id", *more], led=True)}
+                        {self._in_order(limit, led=True)}
                     ) AS e
                     WHERE g.name = ANY({self._name("include_tags")})
                 ) AS k {_WITH_CONVERSATION}
-                {self._in_order("k", limit)}
+                {self._in_order(limit)}
             """
-        tagged = [f"k.tag_id = {self._rarest()}"]
+        tagged = [f"k.tag_id = {self._rarest(after)}"]
         if len(wanted.include_tags) > 1:
             tagged += self._tagged("k")
         return f"""
             SELECT {SHOWN} FROM conversation_tags AS k {_WITH_CONVERSATION}
-            WHERE {self._conditions("k", after, [*tagged, *more])} {self._in_order("k", limit)}
+            WHERE {self._conditions(after, [*tagged, *more], led=True)} {self._in_order(limit, led=True)}
         """
 
-    def _conditions(self, of: str, after: After | None, more: list[str], *, probe: str = _PROBE) -> str:
-        """All that is asked for but words and tags to have."""
+    def _conditions(self, after: After | None, more: list[str], *, led: bool = False, probe: str = _PROBE) -> str:
+        """All that is asked for but words and tags to have; `led` by a tag, whose spans are narrowed too."""
         wanted = self._wanted
-        conditions = [f"{of}.last_message_at IS NOT NULL"]
+        of = "k" if led else "c"
+        conditions = ["k.active_at IS NOT NULL" if led else "c.last_message_at IS NOT NULL"]
         if wanted.page_id is not None:
             conditions.append(f"{of}.page_id = {self._name('page_id')}")
         if after is not None:
-            at, page_id, psid = after
-            if wanted.page_id is not None:
-                place = f"({of}.last_message_at, {of}.psid) < ({self._arg(at)}, {self._arg(psid)})"
-            else:
-                names = ", ".join(self._arg(value) for value in (at, page_id, psid))
-                place = f"({of}.last_message_at, {of}.page_id, {of}.psid) < ({names})"
-            conditions.append(place)
-        if wanted.updated_from is not None:
-            conditions.append(f"{of}.last_message_at >= {self._name('updated_from')}")
-        if wanted.updated_to is not None:
-            conditions.append(f"{of}.last_message_at < {self._name('updated_to')}")
+            at, page_id, psid = self._arg(after[0]), "", self._arg(after[2])
+            if wanted.page_id is None:
+                page_id = f"{self._arg(after[1])}, "
+            conditions.append(f"(c.last_message_at, {page_id and 'c.page_id, '}c.psid) < ({at}, {page_id}{psid})")
+            if led:
+                conditions.append(f"k.active_at <= span_of({at})")
+        for name, compared in (("updated_from", ">="), ("updated_to", "<")):
+            if getattr(wanted, name) is not None:
+                conditions.append(f"c.last_message_at {compared} {self._name(name)}")
+                if led:
+                    conditions.append(f"k.active_at {compared[0]}= span_of({self._name(name)})")
         if wanted.unread is not None:
             conditions.append("c.is_unread" if wanted.unread else "NOT c.is_unread")
         if wanted.exclude_tags:
@@ -200,29 +199,34 @@ class _Statement:
         ids = [f"(SELECT id FROM tags WHERE name = ({names})[{n}])" for n in range(1, number + 1)]
         return [exist, *(_has_tag(of, one, probe) for one in ids)]
 
-    def _rarest(self) -> str:
-        """The id of the tag to go along: of those that it must have, the one on the fewest."""
+    def _rarest(self, after: After | None) -> str:
+        """The id of the tag to go along: of those that it must have, the one whose conversations lie furthest apart."""
         wanted, names = self._wanted, self._name("include_tags")
         if len(wanted.include_tags) == 1:
             return f"(SELECT id FROM tags WHERE name = ({names})[1])"
-        of_page = f"AND r.page_id = {self._name('page_id')}" if wanted.page_id is not None else ""
+        here = f"AND r.page_id = {self._name('page_id')}" if wanted.page_id is not None else ""
+        if after is not None:
+            here += f" AND r.active_at <= span_of({self._arg(after[0])})"
         return f"""(
-            SELECT g.id FROM tags AS g WHERE g.name = ANY({names})
-            ORDER BY (
-                SELECT count(*) FROM (
-                    SELECT FROM conversation_tags AS r
-                    WHERE r.tag_id = g.id AND r.last_message_at IS NOT NULL {of_page} LIMIT {COUNTED}
-                ) AS some
-            ), g.id LIMIT 1
+            SELECT g.id FROM tags AS g CROSS JOIN LATERAL (
+                SELECT CASE WHEN count(*) = {LOOKED_AT} THEN min(n.active_at) ELSE '-infinity' END AS down_to
+                FROM (
+                    SELECT r.active_at FROM conversation_tags AS r
+                    WHERE r.tag_id = g.id AND r.active_at IS NOT NULL {here}
+                    ORDER BY r.active_at DESC LIMIT {LOOKED_AT}
+                ) AS n
+            ) AS next
+            WHERE g.name = ANY({names}) ORDER BY next.down_to, g.id LIMIT 1
         )"""
 
     def _ids(self, name: str) -> str:
         return f"ARRAY(SELECT id FROM tags WHERE name = ANY({self._name(name)}))"
 
-    def _in_order(self, of: str, limit: int) -> str:
-        """Newest activity first; one Page's come from an index that starts with it."""
-        page = "" if self._wanted.page_id is not None else f"{of}.page_id DESC,"
-        return f"ORDER BY {of}.last_message_at DESC, {page} {of}.psid DESC LIMIT {limit:d}"
+    def _in_order(self, limit: int, *, led: bool = False) -> str:
+        """Newest activity first. One Page's come from an index that starts with it."""
+        page = "" if self._wanted.page_id is not None else "c.page_id DESC,"
+        span = "k.active_at DESC," if led else ""
+        return f"ORDER BY {span} c.last_message_at DESC, {page} c.psid DESC LIMIT {limit:d}"
 
     def _hits(self, at_most: int | None = None) -> str:
         """The conversations of the texts and names with the words, some of them more than once."""
@@ -234,16 +238,16 @@ class _Statement:
             (SELECT n.page_id, n.psid FROM conversation_names AS n WHERE {_NAME_HAS_THEM} {words} {of_page} {limit})
         """
 
-    def _has_words(self, of: str) -> str:
+    def _has_words(self) -> str:
         words = self._words()
         return f"""(
             EXISTS (
                 SELECT FROM messages AS m
-                WHERE m.page_id = {of}.page_id AND m.psid = {of}.psid AND {_TEXT_HAS_THEM} {words} OFFSET 0
+                WHERE m.page_id = c.page_id AND m.psid = c.psid AND {_TEXT_HAS_THEM} {words} OFFSET 0
             )
             OR EXISTS (
                 SELECT FROM conversation_names AS n
-                WHERE n.page_id = {of}.page_id AND n.psid = {of}.psid AND {_NAME_HAS_THEM} {words} OFFSET 0
+                WHERE n.page_id = c.page_id AND n.psid = c.psid AND {_NAME_HAS_THEM} {words} OFFSET 0
             )
         )"""
 

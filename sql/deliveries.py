@@ -47,6 +47,13 @@ async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], 
     )
 
 
+async def put_bodies(connection: Connection, bodies: Sequence[tuple[date, UUID, bytes]]) -> None:
+    """Replace bodies, (day, id, body), out of which something had to be taken."""
+    await connection.executemany(
+        "UPDATE webhook_deliveries SET body = $3 WHERE day = $1 AND id = $2", sorted(bodies, key=first_two)
+    )
+
+
 async def count_dead(connection: Connection, deliveries: Sequence[tuple[date, UUID]]) -> int:
     """Count those of these deliveries, by (day, id), that hold dead letters."""
     return int(
@@ -151,6 +158,11 @@ async def ensure_partitions(connection: Connection, days: Iterable[date]) -> Non
                 FOR VALUES FROM ('{day.isoformat()}') TO ('{(day + timedelta(days=1)).isoformat()}')
                 """
             )
+
+
+async def journal_days(connection: Connection) -> list[date]:
+    """Return the days that the journal has partitions for, oldest first."""
+    return sorted(await _partitions(connection))
 
 
 async def _partitions(connection: Connection) -> dict[date, str]:

@@ -2,7 +2,8 @@
 
 SqlError
 ├── MigrationError      the schema can't be brought to what this version needs; the start stops
-└── StaleLease          another worker holds the Page now: roll back and stop
+├── StaleLease          another worker holds the Page now: roll back and stop
+└── TellsOfErased       a group tells of a person who was erased: it needs to be looked through
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class MigrationError(SqlError):
 
 class StaleLease(SqlError):  # noqa: N818 - it is a fact about the lease, named as such
     """Another worker holds this Page now; nothing of this step was stored."""
+
+
+class TellsOfErased(SqlError):  # noqa: N818 - it is a fact about the group, named as such
+    """Deliveries tell of a person who was erased; nothing was stored."""
 
 
 class Refusal(Enum):

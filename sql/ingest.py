@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from sql.deliveries import ensure_partitions, mark_replayed
-from sql.errors import Refusal, describe, refusal_of
+from sql.deliveries import ensure_partitions, journal_deliveries, mark_replayed
+from sql.errors import Refusal, TellsOfErased, describe, refusal_of
 from sql.json_values import dumps
+from sql.refusing import nothing_left, take_out
 from sql.rows import Counts, Delivery, Row, Rows
 from sql.upsert import ingest, upsert
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from sql.pool import Pool
+    from sql.refusing import Redact
     from sql.upsert import Connection
 
 log = structlog.get_logger(__name__)
@@ -66,11 +68,21 @@ class Ingest(NamedTuple):
 
 
 class Ingestor:
-    """Writes groups of deliveries through a pool. `replaying` updates journal rows instead of appending them."""
+    """Writes groups of deliveries through a pool. `replaying` updates journal rows instead of appending them.
 
-    def __init__(self, pool: Pool, *, replaying: bool = False) -> None:
+    `redacted` takes items, by their paths, out of a body: those of erased persons.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        replaying: bool = False,
+        redacted: Redact = nothing_left,
+    ) -> None:
         self._pool = pool
         self._replaying = replaying
+        self._redacted = redacted
         self._days: set[date] = set()
 
     async def write(self, group: Sequence[Ingest]) -> Counts:
@@ -138,13 +150,12 @@ class Ingestor:
 
     async def _committed(self, journaled: Sequence[Ingest], items: Sequence[list[Row]]) -> Counts:
         """Commit journal rows and items' rows in one transaction, anew where only the moment was bad."""
-        deliveries = [delivery.delivery() for delivery in journaled]
         rows = Rows()
         for item in items:
             rows.add(item)
         for attempt in range(RETRIES):
             try:
-                return await self._transaction(deliveries, rows)
+                return await self._transaction(journaled, rows)
             except Exception as error:
                 if refusal_of(error) is not Refusal.RETRY or attempt == RETRIES - 1:
                     raise
@@ -153,10 +164,10 @@ class Ingestor:
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, no secret
         raise AssertionError  # the last attempt returns or raises
 
-    async def _transaction(self, deliveries: list[Delivery], rows: Rows) -> Counts:
+    async def _transaction(self, journaled: Sequence[Ingest], rows: Rows) -> Counts:
         connection = await self._pool.acquire()
         try:
-            work = asyncio.create_task(self._write_once(connection, deliveries, rows))
+            work = asyncio.create_task(self._write_once(connection, journaled, rows))
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -175,16 +186,26 @@ class Ingestor:
             with suppress(TimeoutError):
                 await self._pool.release(connection, timeout=UNDO_WITHIN_SECONDS)
 
-    async def _write_once(self, connection: Connection, deliveries: list[Delivery], rows: Rows) -> Counts:
+    async def _write_once(self, connection: Connection, journaled: Sequence[Ingest], rows: Rows) -> Counts:
+        deliveries = [delivery.delivery() for delivery in journaled]
         if self._replaying:
             async with connection.transaction():
                 await mark_replayed(connection, deliveries, datetime.now(UTC))
-                return await upsert(connection, rows)
+                counts = await upsert(connection, rows)
+                await take_out(connection, journaled, self._redacted)
+            return counts
         missing = {delivery.day for delivery in deliveries} - self._days
         if missing:
             await ensure_partitions(connection, missing)
             self._days |= missing
-        return await ingest(connection, deliveries, rows)
+        if not (rows.is_empty and any(delivery.items for delivery in journaled)):  # else they were written before
+            with suppress(TellsOfErased):
+                return await ingest(connection, deliveries, rows)
+        async with connection.transaction():
+            await journal_deliveries(connection, deliveries)
+            counts = await upsert(connection, rows)
+            await take_out(connection, journaled, self._redacted)
+        return counts
 
 
 def _ignore_outcome(work: asyncio.Task[Counts]) -> None:

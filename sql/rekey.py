@@ -88,8 +88,11 @@ async def rekey(
         WITH stand_in AS (
             DELETE FROM conversation_tags AS o WHERE o.page_id = $1 AND o.psid = $2 RETURNING o.*
         )
-        INSERT INTO conversation_tags AS t (page_id, psid, tag_id, created_at)
-        SELECT s.page_id, $3, s.tag_id, s.created_at FROM stand_in AS s
+        INSERT INTO conversation_tags AS t (page_id, psid, tag_id, created_at, active_at)
+        SELECT
+            s.page_id, $3, s.tag_id, s.created_at,
+            (SELECT span_of(c.last_message_at) FROM conversations AS c WHERE c.page_id = $1 AND c.psid = $3)
+        FROM stand_in AS s
         ON CONFLICT (page_id, psid, tag_id) DO UPDATE SET created_at = excluded.created_at
         WHERE excluded.created_at < t.created_at
         """,

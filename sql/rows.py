@@ -125,6 +125,11 @@ class Rows:
         self.reactions: list[Reaction] = []
         self.events: list[Event] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not any(getattr(self, kind) for kind in self.__slots__)
+
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows of any kinds."""
         for row in rows:
@@ -153,3 +158,9 @@ class Counts(NamedTuple):
         if not isinstance(other, Counts):
             return NotImplemented
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def __sub__(self, other: object) -> Counts:
+        """Subtract field by field."""
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return Counts(*(a - b for a, b in zip(self, other, strict=True)))

@@ -182,9 +182,8 @@ async def prune_runs(connection: Connection, *, keep_days: int, now: datetime) -
                 WHERE r.backfill_ids = '{}' AND (
                     r.finished_at < $2::timestamptz - $1::integer * interval '1 day'
                     OR (
-                        r.finished_at < $2::timestamptz - interval '2 days'
-                        AND r.kind = 'incremental' AND r.state = 'succeeded'
-                        AND r.requested_by = 'schedule' AND r.inserted = 0 AND r.error IS NULL
+                        r.finished_at < $2::timestamptz - interval '2 days' AND r.requested_by = 'schedule'
+                        AND r.kind = 'incremental' AND r.state = 'succeeded' AND r.inserted = 0 AND r.error IS NULL
                     )
                 )
                 LIMIT $3

@@ -26,6 +26,8 @@ import asyncpg
 
 from sql.batches import CONVERSATIONS_PER_STATEMENT, ROWS_PER_STATEMENT, columns, first_three, first_two, numbered
 from sql.deliveries import journal_deliveries
+from sql.erasures import carry_over, enforce, erased_among, refuse_events_about_erased
+from sql.errors import TellsOfErased
 from sql.rekey import rekey, rekey_late
 from sql.rows import Conversation, Counts, Rows
 from sql.upsert_events import count_events, upsert_events
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from sql.batches import Key
     from sql.rows import Delivery, Event, Message
 
-NEEDS_LATE_LOCKS = "MM001"  # raised by the database's function `ingest`
+# raised by the database's function `ingest`
+NEEDS_LATE_LOCKS = "MM001"
+TELLS_OF_ERASED = "MM002"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -50,6 +54,7 @@ async def upsert(
     """Merge `rows` into what is stored, and tell how many messages and events were new, changed or left alone.
 
     Of the new messages, those sent from `expected_since` on count as repaired: a webhook should have brought them.
+    What was sent before its person was erased is not stored, and counts as nothing.
 
     Must be called inside a transaction. The result does not depend on the order, repetition or batching of rows.
 
@@ -64,12 +69,13 @@ async def upsert(
     persons: Persons = {}
     moves: Moves = []
     if rows.threads:
-        persons, moves = await upsert_threads(connection, rows.threads, now)
+        persons, moves, erased_threads = await upsert_threads(connection, rows.threads, now)
         conversations = [c._replace(psid=persons.get((c.page_id, c.psid), c.psid)) for c in conversations]
         messages = [m._replace(psid=persons.get((m.page_id, m.psid or ""), m.psid)) for m in messages]
+        if erased_threads:
+            await carry_over(connection, erased_threads)
     named = _all_conversations(conversations, messages, rows.events, moves)
-    if named:
-        await _upsert_conversations(connection, named, now)
+    erased = await _upsert_conversations(connection, named, now) if named else set()
     for page_id, thread_id, psid in moves:
         await rekey(connection, page_id, thread_id, psid, now=now)
     counts, touched = Counts(), {(page_id, psid) for page_id, _, psid in moves}
@@ -80,7 +86,9 @@ async def upsert(
         touched |= merged.touched
         learnt = {told for told in merged.learnt if told[:2] not in persons}
     if learnt:
-        touched |= await rekey_late(connection, learnt, now=now)
+        moved = await rekey_late(connection, learnt, now=now)
+        touched |= moved
+        erased |= await erased_among(connection, moved) if moved else set()
     if rows.reactions:
         await upsert_reactions(connection, rows.reactions, now)
     if rows.events:
@@ -88,8 +96,14 @@ async def upsert(
     not_locked = touched - {c[:2] for c in named}
     if not_locked:
         await _lock_late(connection, not_locked)
-    if touched:
-        await _derive_last_messages(connection, touched, now)
+        erased |= await erased_among(connection, not_locked)
+    if erased:
+        counts -= await enforce(connection, erased, batch=batch, now=now, expected_since=expected_since)
+    about = {(e.page_id, e.mid) for e in rows.events if e.psid is None and e.mid is not None}
+    if about:
+        counts -= await refuse_events_about_erased(connection, about, batch=batch)
+    if touched - erased:
+        await _derive_last_messages(connection, touched - erased, now)
     return counts
 
 
@@ -101,6 +115,7 @@ async def ingest(
     A transaction of its own: must not be called inside another. As `upsert` otherwise, for rows that name no threads.
 
     Raises:
+        TellsOfErased: some of it may have to be refused, and to be taken out of the deliveries too; nothing is stored.
         asyncpg.PostgresError: as Postgres refused; nothing is then stored.
 
     """
@@ -123,6 +138,8 @@ async def ingest(
             now,
         )
     except asyncpg.PostgresError as error:
+        if error.sqlstate == TELLS_OF_ERASED:
+            raise TellsOfErased from None
         if error.sqlstate != NEEDS_LATE_LOCKS:
             raise
         async with connection.transaction():
@@ -164,13 +181,17 @@ def _later(a: datetime | None, b: datetime | None) -> datetime | None:
     return max(a, b) if a and b else a or b
 
 
-async def _upsert_conversations(connection: Connection, rows: list[Conversation], now: datetime) -> None:
-    """Create or lock every conversation of the batch, and raise what rises."""
-    await connection.execute(
-        "SELECT upsert_conversations($1::conversation_row[], $2)",
+async def _upsert_conversations(
+    connection: Connection, rows: list[Conversation], now: datetime
+) -> set[tuple[str, str]]:
+    """Create or lock every conversation of the batch, and raise what rises; returns those of erased persons."""
+    [(_, erased)] = await connection.fetch(
+        "SELECT upsert_conversations($1::conversation_row[], $2), erased_among($3::conversation_key[])",
         numbered(rows, first_two, CONVERSATIONS_PER_STATEMENT),
         now,
+        [row[:2] for row in rows],
     )
+    return {(page_id, psid) for page_id, psid in erased or ()}
 
 
 async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None:

@@ -16,10 +16,13 @@ Persons: TypeAlias = dict[tuple[str, str], str]  # {(page_id, thread_id): psid}
 Moves: TypeAlias = list[tuple[str, str, str]]  # (page_id, thread_id, psid)
 
 
-async def upsert_threads(connection: Connection, threads: list[Thread], now: datetime) -> tuple[Persons, Moves]:
+async def upsert_threads(
+    connection: Connection, threads: list[Thread], now: datetime
+) -> tuple[Persons, Moves, Moves]:
     """Store whose each thread is, as far as it was told, and lock its row.
 
-    Returns the persons that are known, and which of their conversations still stand under the thread's id.
+    Returns the persons that are known, which of their conversations still stand under the thread's id, and which were
+    erased under it.
     """
     told: dict[tuple[str, str], str | None] = {}
     for page_id, thread_id, psid in threads:
@@ -28,6 +31,7 @@ async def upsert_threads(connection: Connection, threads: list[Thread], now: dat
     rows = sorted((page_id, thread_id, psid or thread_id) for (page_id, thread_id), psid in told.items())
     persons: Persons = {}
     moves: Moves = []
+    erased: Moves = []
     for chunk in chunks(rows, CONVERSATIONS_PER_STATEMENT):
         await connection.execute(
             """
@@ -43,7 +47,9 @@ async def upsert_threads(connection: Connection, threads: list[Thread], now: dat
         page_ids, thread_ids, _ = columns(chunk)
         stored = await connection.fetch(
             """
-            SELECT t.page_id, t.thread_id, t.psid, c.psid IS NOT NULL AS has_stand_in
+            SELECT
+                t.page_id, t.thread_id, t.psid, c.psid IS NOT NULL AS has_stand_in,
+                EXISTS (SELECT FROM erasures AS e WHERE e.page_id = t.page_id AND e.psid = t.thread_id) AS is_erased
             FROM unnest($1::text[], $2::text[]) AS n (page_id, thread_id)
             JOIN conversation_threads AS t ON t.page_id = n.page_id AND t.thread_id = n.thread_id
             LEFT JOIN conversations AS c ON c.page_id = t.page_id AND c.psid = t.thread_id
@@ -53,8 +59,10 @@ async def upsert_threads(connection: Connection, threads: list[Thread], now: dat
             page_ids,
             thread_ids,
         )
-        for page_id, thread_id, psid, has_stand_in in stored:
+        for page_id, thread_id, psid, has_stand_in, is_erased in stored:
             persons[page_id, thread_id] = psid
             if has_stand_in:
                 moves.append((page_id, thread_id, psid))
-    return persons, moves
+            if is_erased:
+                erased.append((page_id, thread_id, psid))
+    return persons, moves, erased

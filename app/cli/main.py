@@ -7,7 +7,7 @@ import sys
 import typer
 
 from app.adding import PageRefusedError
-from app.cli import demo, doctor, journal, loss, pages, serve, simulate, syncs
+from app.cli import demo, doctor, erase, journal, loss, pages, serve, simulate, syncs
 from app.cli.simulate import SimulateError
 from app.database import DatabaseError
 from app.settings import SettingsError
@@ -33,6 +33,7 @@ cli.command("doctor")(doctor.doctor)
 cli.command("simulate")(simulate.simulate)
 cli.command("loss")(loss.loss)
 cli.command("replay")(journal.replay)
+cli.command("erase")(erase.erase)
 
 # what a user can mend: its text says how, a traceback would not
 _TOLD = (SettingsError, DatabaseError, MigrationError, EmbeddedPostgresError, PageRefusedError, SimulateError)

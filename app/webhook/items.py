@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LISTS = ("messaging", "standby", "changes", "calls")
-_ENVELOPE = {"id", "uid", "time", *LISTS}
+ERASED = "erased"  # `{"erased": true}` stands in the journal where something was that was erased
+ENVELOPE = {"id", "uid", "time", ERASED, *LISTS}
 _PLATFORMS = {"instagram": "instagram", "permissions": "permissions"}  # by the delivery's `object`
 TEST_ID = "0"  # what the App Dashboard's "Test" button puts where ids go (webhooks reference, section 4)
 
@@ -38,6 +39,8 @@ class Misshapen(NamedTuple):
 
 def explode(payload: object) -> Iterator[RawItem | Misshapen]:
     """Yield all that a body holds, in its order; never raises."""
+    if _is_erased(payload):
+        return
     entries = payload.get("entry") if isinstance(payload, dict) else None
     if not isinstance(payload, dict) or not isinstance(entries, list):
         yield Misshapen("", "not a delivery: no list under `entry`")
@@ -46,6 +49,8 @@ def explode(payload: object) -> Iterator[RawItem | Misshapen]:
     platform = _PLATFORMS.get(kind, "messenger") if isinstance(kind, str) else "messenger"
     for n, entry in enumerate(entries):
         path = f"entry[{n}]"
+        if _is_erased(entry):
+            continue
         if not isinstance(entry, dict):
             yield Misshapen(path, "an entry must be an object")
         else:
@@ -56,17 +61,22 @@ def _explode_entry(path: str, entry: dict[str, Any], platform: str) -> Iterator[
     page_id, time = text_id(entry.get("id")) or "", entry.get("time")
     for via in LISTS:
         values = entry.get(via)
-        if values is None:
+        if values is None or _is_erased(values):
             continue
         if not isinstance(values, list):
             yield Misshapen(f"{path}.{via}", "must be a list")
             continue
         for n, value in enumerate(values):
-            yield _item(f"{path}.{via}[{n}]", via, page_id, platform, time, value)
+            if not _is_erased(value):
+                yield _item(f"{path}.{via}[{n}]", via, page_id, platform, time, value)
     # some samples carry their fields directly on the entry (call_permission_reply, call_settings)
-    rest = {key: value for key, value in entry.items() if key not in _ENVELOPE}
+    rest = {key: value for key, value in entry.items() if key not in ENVELOPE}
     if rest:
         yield _item(path, "entry", page_id, platform, time, rest)
+
+
+def _is_erased(value: object) -> bool:
+    return isinstance(value, dict) and value.get(ERASED) is True and len(value) == 1
 
 
 def _item(path: str, via: str, page_id: str, platform: str, time: Any, value: object) -> RawItem | Misshapen:

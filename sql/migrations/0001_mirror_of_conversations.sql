@@ -347,6 +347,8 @@ CREATE TABLE messages (
     delivery_day date, -- the delivery it came from; NULL until a webhook told of it
     delivery_id uuid,
     moved_from text COLLATE "C", -- the person it stood under before; NULL unless that changed
+    -- a stone where a message was whose person was erased: of all that is still told of it, only whose it is is kept
+    is_erased boolean NOT NULL DEFAULT false,
     seen_batch bigint, -- the write that first brought the message itself; NULL for a placeholder
     changed_batch bigint NOT NULL, -- the last write that changed what readers see
     updated_at timestamptz NOT NULL, -- our clock at that write
@@ -357,6 +359,10 @@ CREATE TABLE messages (
     CHECK (
         deleted_at IS NULL OR (original IS NULL AND edits IS NULL AND graph IS NULL AND links IS NULL)
     ),
+    CHECK (NOT is_erased OR (
+        direction IS NULL AND sent_at IS NULL AND deleted_at IS NULL AND delivery_id IS NULL
+        AND original IS NULL AND edits IS NULL AND graph IS NULL AND links IS NULL
+    )),
     CHECK ((delivery_day IS NULL) = (delivery_id IS NULL))
 ); -- grows with a Page's traffic
 -- placeholders too: a conversation that moves from its thread's id to its person takes them along
@@ -441,6 +447,12 @@ BEGIN
         GREATEST(NULLIF(stored.psid, stored.thread_id), NULLIF(incoming.psid, incoming.thread_id)),
         r.thread_id
     );
+    IF stored.is_erased THEN
+        IF r.psid <> stored.psid THEN
+            r.moved_from := stored.psid;
+        END IF;
+        RETURN r;
+    END IF;
     r.direction := GREATEST(stored.direction, incoming.direction);
     -- the webhook's own time beats Graph's whole second, that beats an estimate; of two alike the least
     IF (incoming.sent_at_rank, incoming.sent_at) < (stored.sent_at_rank, stored.sent_at) THEN

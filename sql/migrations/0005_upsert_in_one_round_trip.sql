@@ -258,7 +258,7 @@ $$;
 
 -- Merge reactions: the newest time wins, then the removal, then the greater emoji.
 --
--- Nothing is stored on an unsent message, nor below the time at which Graph's own list was read.
+-- Nothing is stored on an unsent or erased message, nor below the time at which Graph's own list was read.
 CREATE FUNCTION upsert_reactions(incoming reaction_row[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
@@ -273,7 +273,7 @@ BEGIN
         FROM unnest(incoming) AS n
         JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
         WHERE n.chunk = this_chunk
-        AND m.deleted_at IS NULL
+        AND m.deleted_at IS NULL AND NOT m.is_erased
         AND (
             m.reactions_observed_at IS NULL
             OR (NOT n.reacted_at_is_estimated AND n.reacted_at >= m.reactions_observed_at)
@@ -349,34 +349,37 @@ BEGIN
 END
 $$;
 
--- Set each conversation's last message afresh: the newest by (sent_at, mid), and its time with each of its tags. Their
--- rows are locked by now.
+-- Set each conversation's last message afresh: the newest by (sent_at, mid), and with each of its tags the span of time
+-- that it lies in. Their rows are locked by now.
 CREATE FUNCTION derive_last_messages(keys conversation_key[], at timestamptz) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 BEGIN
-    UPDATE conversations AS c SET
-        last_message_mid = l.mid,
-        last_message_at = l.sent_at,
-        last_message_direction = l.direction,
-        snippet = l.snippet,
-        updated_at = at
-    FROM (
-        SELECT n.page_id, n.psid, newest.*
-        FROM unnest(keys) AS n
-        LEFT JOIN LATERAL (
-            SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
-            FROM messages AS m
-            WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
-            ORDER BY m.sent_at DESC, m.mid DESC
-            LIMIT 1
-        ) AS newest ON true
-    ) AS l
-    WHERE c.page_id = l.page_id AND c.psid = l.psid
-    AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
-        IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet);
-    UPDATE conversation_tags AS t SET last_message_at = c.last_message_at
-    FROM unnest(keys) AS n JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
-    WHERE t.page_id = n.page_id AND t.psid = n.psid AND t.last_message_at IS DISTINCT FROM c.last_message_at;
+    WITH changed AS (
+        UPDATE conversations AS c SET
+            last_message_mid = l.mid,
+            last_message_at = l.sent_at,
+            last_message_direction = l.direction,
+            snippet = l.snippet,
+            updated_at = at
+        FROM (
+            SELECT n.page_id, n.psid, newest.*
+            FROM unnest(keys) AS n
+            LEFT JOIN LATERAL (
+                SELECT m.mid, m.sent_at, m.direction, left(m.text, 200) AS snippet
+                FROM messages AS m
+                WHERE m.page_id = n.page_id AND m.psid = n.psid AND m.sent_at IS NOT NULL
+                ORDER BY m.sent_at DESC, m.mid DESC
+                LIMIT 1
+            ) AS newest ON true
+        ) AS l
+        WHERE c.page_id = l.page_id AND c.psid = l.psid
+        AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
+            IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)
+        RETURNING c.page_id, c.psid, c.last_message_at
+    )
+    UPDATE conversation_tags AS t SET active_at = span_of(c.last_message_at)
+    FROM changed AS c
+    WHERE t.page_id = c.page_id AND t.psid = c.psid AND t.active_at IS DISTINCT FROM span_of(c.last_message_at);
 END
 $$;
 
@@ -399,7 +402,8 @@ $$;
 -- Journal deliveries and merge their rows, in the order in which `sql/upsert.py` does it.
 --
 -- Takes no locks out of that order: where messages turn out to need them (a conversation that nobody named, or one that
--- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step.
+-- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step. So it does,
+-- by MM002, where a person was erased of whom the deliveries tell.
 CREATE FUNCTION ingest(
     deliveries delivery_row[],
     conversations conversation_row[],
@@ -417,6 +421,9 @@ DECLARE
 BEGIN
     PERFORM journal_deliveries(deliveries);
     PERFORM upsert_conversations(conversations, at);
+    IF EXISTS (SELECT FROM erasures) AND tells_of_erased(conversations, messages, events) THEN
+        RAISE SQLSTATE 'MM002' USING MESSAGE = 'it tells of somebody who was erased';
+    END IF;
     of_messages := upsert_messages(messages, batch, at, NULL);
     inserted := of_messages.inserted;
     updated := of_messages.updated;

@@ -1,16 +1,21 @@
 -- Lists of conversations by tag, by what is unread and by what was said, each out of an index.
 
--- The time of a conversation's last message stands with each of its tags: so the conversations of a tag come out of an
+-- The order of activity, as far as tags keep it: coarse, so that a chat does not write each of its tags anew with every
+-- message. Readers sort what lies within one of these spans.
+CREATE FUNCTION span_of(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT date_bin('10 minutes', at, timestamptz '2000-01-01 00:00:00+00')
+$$;
+
+-- The span of a conversation's last message stands with each of its tags: so the conversations of a tag come out of an
 -- index newest first, be they few or many among the others. `derive_last_messages` keeps it, and whoever puts a tag on
 -- locks the conversation first.
-ALTER TABLE conversation_tags ADD COLUMN last_message_at timestamptz; -- NULL while no message is known
-UPDATE conversation_tags AS t SET last_message_at = c.last_message_at
+ALTER TABLE conversation_tags ADD COLUMN active_at timestamptz; -- NULL while no message is known
+UPDATE conversation_tags AS t SET active_at = span_of(c.last_message_at)
 FROM conversations AS c WHERE c.page_id = t.page_id AND c.psid = t.psid;
 DROP INDEX conversation_tags_by_tag;
-CREATE INDEX conversation_tags_by_activity ON conversation_tags (page_id, tag_id, last_message_at DESC, psid DESC);
-CREATE INDEX conversation_tags_by_activity_of_all ON conversation_tags (
-    tag_id, last_message_at DESC, page_id DESC, psid DESC
-);
+CREATE INDEX conversation_tags_by_activity ON conversation_tags (page_id, tag_id, active_at DESC) INCLUDE (psid);
+CREATE INDEX conversation_tags_by_activity_of_all ON conversation_tags (tag_id, active_at DESC)
+INCLUDE (page_id, psid);
 
 ALTER TABLE tags
 ADD CONSTRAINT tags_colour_is_hex CHECK (colour ~ '^#[0-9a-f]{6}$');

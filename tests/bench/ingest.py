@@ -132,7 +132,9 @@ class _Bench:
     def _memory(self) -> Verdict:
         """Keep the load up, and compare the server's memory once it has settled with that at the end."""
         resident: list[int] = []
-        self._load(PRODUCT, END_AT + 1, (SETTLED_AT, END_AT), resident)
+        load = self._load(PRODUCT, END_AT + 1, (SETTLED_AT, END_AT), resident)
+        words = f"{PRODUCT}, for a minute: {load.sent / load.seconds:,.0f}/s, p99 {load.p99_ms:.1f} ms, "
+        Console().print(f"{words}the worst {load.worst_ms:,.0f} ms", highlight=False)
         settled, end = resident
         found = f"{settled / 2**20:.1f} -> {end / 2**20:.1f} MiB ({end / settled - 1:+.1%})"
         claim = f"resident memory grows <= {MAY_GROW:.0%} from second {SETTLED_AT:g} to {END_AT:g}"

@@ -31,6 +31,7 @@ class Load(NamedTuple):
     seconds: float
     p50_ms: float
     p99_ms: float
+    worst_ms: float
 
 
 def write_requests(file: Path, requests: Iterable[bytes]) -> int:
@@ -143,8 +144,8 @@ async def send(file: Path, host: str, port: int, *, connections: int, seconds: f
         async with asyncio.timeout(seconds + LAST_ANSWERS_WITHIN_SECONDS):
             await run.idle.wait()
     ordered = sorted(run.latencies)
-    p50, p99 = (ordered[int((len(ordered) - 1) * share)] * 1000 for share in (0.5, 0.99))
-    return Load(run.next, run.refused, run.last_answer - began, p50, p99)
+    p50, p99, worst = (ordered[int((len(ordered) - 1) * share)] * 1000 for share in (0.5, 0.99, 1))
+    return Load(run.next, run.refused, run.last_answer - began, p50, p99, worst)
 
 
 def main() -> None:

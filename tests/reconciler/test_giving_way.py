@@ -225,3 +225,13 @@ async def test_the_schedule_queues_a_page_whose_first_load_goes_on(make_stage: M
     runs = await stage.rows("SELECT id, state FROM sync_runs ORDER BY finished_at")
     assert [r["state"] for r in runs] == ["succeeded"] * 2
     assert runs[-1]["id"] == load
+
+
+async def test_a_first_load_that_has_nothing_older_to_read_ends_though_others_wait(make_stage: MakeStage) -> None:
+    stage = await make_stage(pages=3, conversations=4, messages=3)
+    for page in stage.world.pages:
+        await stage.ask(page=page)
+    async with stage.worker(concurrency=1) as worker:
+        await worker.run_once()
+    claims = [(await stage.page_row(page))["lease_term"] for page in stage.world.pages]
+    assert claims == [1, 1, 1]

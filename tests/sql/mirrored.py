@@ -21,6 +21,7 @@ ARRIVAL = {
     "message_reactions": {"delivery_day", "delivery_id", "updated_at"},
     "conversation_events": {"delivery_day", "delivery_id", "received_at", "seen_batch", "updated_at"},
     "conversation_tags": {"created_at"},
+    "erasures": {"erased_at", "journal_day", "journal_done_at"},
 }
 KEYS = {
     "conversations": "page_id, psid",
@@ -29,6 +30,7 @@ KEYS = {
     "message_reactions": "page_id, mid, actor",
     "conversation_events": "page_id, event_key",
     "conversation_tags": "page_id, psid, tag_id",
+    "erasures": "page_id, psid",
 }
 
 

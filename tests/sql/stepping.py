@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from sql.errors import Refusal, refusal_of
+from sql.errors import Refusal, TellsOfErased, refusal_of
 from sql.rows import Rows
 from sql.upsert import Connection, ingest, upsert
 
@@ -53,8 +54,9 @@ class Writer:
             try:
                 if self._in_one_call:
                     await self._gate()
-                    await ingest(self._connection, [], rows)
-                    return
+                    with suppress(TellsOfErased):
+                        await ingest(self._connection, [], rows)
+                        return
                 async with self._connection.transaction():
                     self.is_ready = False
                     await upsert(cast("Connection", self), rows)

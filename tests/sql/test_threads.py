@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sql.threads import (
+    Known,
+    Reached,
+    Unfinished,
+    failed_threads,
+    known_threads,
+    list_unfinished,
+    mark_failed,
+    put_unfinished,
+    remove_unfinished,
+    set_synced_to,
+)
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from sql.upsert import Connection
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PAGE, THREAD, RUN, OTHER_RUN = "1", "t_1", 7, 8
+
+
+async def add(connection: Connection, synced_to: datetime | None, *, error: str | None = "failed") -> None:
+    await connection.execute(
+        """
+        INSERT INTO conversation_threads (page_id, thread_id, psid, synced_to, sync_error, failures, created_at)
+        VALUES ($1, $2, 'p', $3, $4, 1, now())
+        """,
+        PAGE,
+        THREAD,
+        synced_to,
+        error,
+    )
+
+
+async def thread(connection: Connection) -> asyncpg.Record:
+    row = await connection.fetchrow("SELECT * FROM conversation_threads")
+    assert row is not None
+    return row
+
+
+@pytest.mark.parametrize(
+    ("before", "target", "after"),
+    [
+        (None, None, NOON),
+        (NOON - HOUR, None, NOON),
+        (NOON - HOUR, NOON - 2 * HOUR, NOON),
+        (NOON - HOUR, NOON - HOUR, NOON),
+        (NOON + HOUR, None, NOON + HOUR),
+    ],
+)
+async def test_a_thread_read_down_to_what_is_stored_is_stored_up_to_there_and_has_no_error(
+    connection: Connection, before: datetime | None, target: datetime | None, after: datetime
+) -> None:
+    await add(connection, before)
+    await set_synced_to(connection, PAGE, RUN, [Reached(THREAD, target, NOON)])
+    row = await thread(connection)
+    assert (row["synced_to"], row["sync_error"], row["failures"]) == (after, None, 0)
+
+
+@pytest.mark.parametrize(("before", "target"), [(None, NOON - HOUR), (NOON - 2 * HOUR, NOON - HOUR)])
+async def test_a_reading_that_leaves_a_gap_changes_nothing(
+    connection: Connection, before: datetime | None, target: datetime
+) -> None:
+    await add(connection, before)
+    row = await thread(connection)
+    await set_synced_to(connection, PAGE, RUN, [Reached(THREAD, target, NOON)])
+    assert await thread(connection) == row
+
+
+async def test_what_another_run_has_taken_over_is_raised_in_place_of_the_thread(connection: Connection) -> None:
+    await add(connection, None)
+    await put_unfinished(connection, PAGE, OTHER_RUN, [Unfinished(THREAD, "p", "cursor", None, NOON - HOUR)])
+    known = await known_threads(connection, PAGE, RUN, [THREAD, "t_unknown"])
+    assert known == {THREAD: Known(NOON - HOUR, has_failed=True)}
+    await set_synced_to(connection, PAGE, RUN, [Reached(THREAD, NOON - 2 * HOUR, NOON)])
+    row = await thread(connection)
+    assert (row["synced_to"], row["sync_error"]) == (None, None)
+    assert await list_unfinished(connection, PAGE, OTHER_RUN, limit=9) == [
+        Unfinished(THREAD, "p", "cursor", None, NOON)
+    ]
+    # read to its beginning by that one, it is stored up to where this one came
+    await set_synced_to(connection, PAGE, OTHER_RUN, [Reached(THREAD, None, NOON)])
+    assert (await thread(connection))["synced_to"] == NOON
+
+
+@pytest.mark.parametrize(
+    "taken_over",
+    [
+        Unfinished(THREAD, "p", "cursor", None, NOON - 3 * HOUR),  # not up to where this one read down
+        Unfinished(THREAD, "p", "cursor", NOON - 9 * HOUR, NOON - HOUR),  # not to the beginning
+        Unfinished(THREAD, "p", "cursor", None, None),  # a backfill
+    ],
+)
+async def test_what_another_run_has_not_taken_over_is_not_raised(
+    connection: Connection, taken_over: Unfinished
+) -> None:
+    await add(connection, None)
+    await put_unfinished(connection, PAGE, OTHER_RUN, [taken_over])
+    row = await thread(connection)
+    await set_synced_to(connection, PAGE, RUN, [Reached(THREAD, NOON - 2 * HOUR, NOON)])
+    assert await thread(connection) == row
+    assert await list_unfinished(connection, PAGE, OTHER_RUN, limit=9) == [taken_over]
+
+
+async def test_a_runs_own_unfinished_threads_are_no_promise_to_itself(connection: Connection) -> None:
+    await add(connection, None, error=None)
+    await put_unfinished(connection, PAGE, RUN, [Unfinished(THREAD, "p", "cursor", None, NOON)])
+    assert await known_threads(connection, PAGE, RUN, [THREAD]) == {THREAD: Known(None, has_failed=False)}
+
+
+async def test_unfinished_threads_are_listed_by_activity_and_put_anew_where_they_stand(connection: Connection) -> None:
+    threads = [Unfinished(f"t_{n}", None, None, None, NOON + n * HOUR) for n in range(4)]
+    await put_unfinished(connection, PAGE, RUN, [*threads, Unfinished("t_b", None, None, NOON, None)])
+    await put_unfinished(connection, PAGE, RUN, [threads[1]._replace(cursor="c", psid="p")])
+    await remove_unfinished(connection, PAGE, RUN, ["t_3", "t_unknown"])
+    listed = await list_unfinished(connection, PAGE, RUN, limit=3)
+    assert listed == [threads[2], threads[1]._replace(cursor="c", psid="p"), threads[0]]
+
+
+async def test_failed_threads_are_for_other_runs_and_not_while_these_read_them(connection: Connection) -> None:
+    await mark_failed(connection, PAGE, RUN, [("t_1", "no"), ("t_2", "no")], now=NOON)
+    assert await failed_threads(connection, PAGE, RUN, now=NOON) == []
+    assert await failed_threads(connection, PAGE, OTHER_RUN, now=NOON) == ["t_1", "t_2"]
+    await put_unfinished(connection, PAGE, OTHER_RUN, [Unfinished("t_2", None, None, None, NOON)])
+    assert await failed_threads(connection, PAGE, OTHER_RUN, now=NOON) == ["t_1"]
+
+
+async def test_who_keeps_failing_is_tried_at_growing_distances_up_to_a_day(connection: Connection) -> None:
+    waits = []
+    for _ in range(12):
+        await mark_failed(connection, PAGE, RUN, [(THREAD, "no")], now=NOON)
+        for minute in range(0, 2000, 40):
+            if await failed_threads(connection, PAGE, OTHER_RUN, now=NOON + timedelta(minutes=minute)):
+                waits.append(minute)
+                break
+    assert waits == [0, 0, 40, 80, 160, 320, 640, 1280, *[1440] * 4]
