@@ -26,7 +26,8 @@ CREATE TYPE message_key AS (page_id text COLLATE "C", mid text COLLATE "C");
 
 -- Which of these conversations are erased persons'.
 CREATE FUNCTION erased_among(conversations conversation_key[]) RETURNS conversation_key[] LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN (
         SELECT array_agg(DISTINCT ROW(e.page_id, e.psid)::conversation_key)
