@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, TypedDict
 import asyncpg
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.routing import Mount, Route
 
-from app.api.routes import api_routes
-from app.api.wire import NeedsDatabase, RequireKey
 from app.arrival import arrival
 from app.collector import calm_collector
 from app.database import held_database
 from app.ending import told_to_end
 from app.erasing import EVERY_SECONDS as ERASING_EVERY_SECONDS
 from app.erasing import JournalEraser
-from app.health import health_routes
 from app.housekeeping import EVERY_SECONDS as HOUSEKEEPING_EVERY_SECONDS
 from app.housekeeping import Housekeeping
+from app.keys import KeyRing
 from app.logs import configure_logging
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
+from app.rate import Rate
 from app.reconciling import graph_client, reconciler
+from app.routes import all_routes
 from app.settings import Settings, load_settings
 from app.webhook.delivery_reader import DeliveryReader
 from app.webhook.drain import ADOPT_EVERY_SECONDS, Drain
@@ -64,18 +62,13 @@ class State(TypedDict):
     pool: Pool
     receiver: Receiver
     spool: Spool
+    keys: KeyRing
+    rate: Rate
     graph: GraphClient
     tokens: TokenBox
     worker: Worker | None
     arrived: asyncio.Event
     ending: asyncio.Event
-
-
-class _Webhook:
-    """`/webhook` without what a framework adds to each request: under load that costs more than the work itself."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await scope["state"]["receiver"](scope, receive, send)
 
 
 def make_app(settings: Settings) -> Starlette:
@@ -87,11 +80,7 @@ def make_app(settings: Settings) -> Starlette:
             yield state
 
     return Starlette(
-        routes=[
-            Route("/webhook", _Webhook(), methods=["GET", "POST"]),
-            *health_routes(),
-            Mount("/api", routes=api_routes(), middleware=[Middleware(RequireKey), Middleware(NeedsDatabase)]),
-        ],
+        routes=all_routes(),
         exception_handlers={
             ProblemError: on_problem,
             HTTPException: on_http_error,
@@ -157,6 +146,8 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
                 on_stored=last_seen.note,
             ),
             spool=spool,
+            keys=KeyRing(pool, settings.api_keys),
+            rate=Rate(settings.api_requests_per_second),
             graph=graph,
             tokens=tokens,
             worker=worker,

@@ -12,8 +12,9 @@ import asyncpg
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
+from app.api.answers import Readiness
+from app.endpoint import Answer, Endpoint
 from app.problems import problem
 from sql.migrate import is_current
 
@@ -105,6 +106,10 @@ def _forget_dead_processes(folder: Path) -> None:
             pass  # it lives, as another user
 
 
-def health_routes() -> list[Route]:
-    """The routes of this module."""
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+HEALTH = [
+    Endpoint("GET", "/healthz", healthz, role=None, answers={200: Answer("it lives", media_type="text/plain")}),
+    Endpoint(
+        "GET", "/readyz", readyz, role=None, answers={200: Answer("it can do its work", Readiness)}, refuses={503}
+    ),
+    Endpoint("GET", "/metrics", metrics, role=None, answers={200: Answer("what is counted", media_type="text/plain")}),
+]

@@ -23,11 +23,13 @@ _PASSING = {"08", "40", "53", "57", "58"}
 
 
 class ProblemError(Exception):
-    """A request that is refused. `field` names what is wrong in it, where one thing is."""
+    """A request that is refused. `field` names what is wrong in it, where one thing is; `more` are further members."""
 
-    def __init__(self, status: int, detail: str, *, field: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, field: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.field = status, detail, field
+        self.status, self.detail, self.field, self.more = status, detail, field, more
 
 
 class ProblemResponse(JSONResponse):
@@ -57,7 +59,7 @@ async def on_problem(_request: Request, error: Exception) -> ProblemResponse:
     """Answer a `ProblemError`."""
     if not isinstance(error, ProblemError):
         raise error
-    return problem(error.status, error.detail, field=error.field)
+    return problem(error.status, error.detail, field=error.field, more=error.more)
 
 
 async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from starlette.routing import Route
 
-from app.api.routes import api_routes
 from app.cli.main import cli
-from app.health import health_routes
+from app.routes import all_endpoints
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +35,13 @@ def test_the_settings_table_is_what_the_code_says() -> None:
     assert table == rows
 
 
-def test_every_endpoint_is_named_and_every_named_one_exists() -> None:
-    served = {"GET /webhook", "POST /webhook"}
-    for prefix, routes in (("", health_routes()), ("/api", api_routes())):
-        for route in routes:
-            assert isinstance(route, Route)
-            path = re.sub(r":\w+}", "}", route.path)
-            served |= {f"{method} {prefix}{path}" for method in (route.methods or set()) - {"HEAD"}}
-    assert sorted(first_cells("Endpoints")) == sorted(served)
+def test_every_endpoint_is_named_with_the_role_it_takes_and_every_named_one_exists() -> None:
+    served = {
+        (f"{endpoint.method} {prefix}{endpoint.template}", endpoint.role.word if endpoint.role else "")
+        for prefix, endpoint in all_endpoints()
+    }
+    rows = [line.split(" | ") for line in section("Endpoints").splitlines() if line.startswith("| `")]
+    assert sorted((row[0].strip("|` "), row[1].strip()) for row in rows) == sorted(served)
 
 
 def test_every_command_is_named_and_every_named_one_exists() -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from pydantic import Field
-from starlette.routing import Route
+from app.api.answers import Backfill, BackfillWithRuns, Paged
+from app.endpoint import LOCATION, Answer, Endpoint
+from app.keys import Role
 
 from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
 from app.problems import ProblemError
@@ -94,12 +96,29 @@ async def _show(pool: Pool, backfill_id: UUID) -> dict[str, Any]:
         return {**row, "runs": await runs_of_backfill(connection, backfill_id)}
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    one = "/backfills/{backfill_id:uuid}"
-    return [
-        Route("/backfills", create, methods=["POST"]),
-        Route("/backfills", index),
-        Route(one, show),
-        Route(one, cancel, methods=["DELETE"]),
-    ]
+_ONE = "/backfills/{backfill_id:uuid}"
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/backfills",
+        create,
+        role=Role.OPERATE,
+        body=_Body,
+        answers={202: Answer("queued; `Location` shows its progress", BackfillWithRuns, headers=LOCATION)},
+        refuses={404},
+    ),
+    Endpoint(
+        "GET",
+        "/backfills",
+        index,
+        role=Role.READ,
+        query=_Query,
+        answers={200: Answer("a page of backfills", Paged[Backfill])},
+    ),
+    Endpoint(
+        "GET", _ONE, show, role=Role.READ, answers={200: Answer("the backfill, with its runs", BackfillWithRuns)}
+    ),
+    Endpoint(
+        "DELETE", _ONE, cancel, role=Role.OPERATE, answers={200: Answer("as it is now", BackfillWithRuns)}
+    ),
+]

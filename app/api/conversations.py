@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 from pydantic import Field
 from starlette.responses import RedirectResponse
-from starlette.routing import Route
+from app.api.answers import AuditedConversation, Conversations, Message, Paged
+from app.endpoint import ETAG, LOCATION, NOT_MODIFIED, Answer, Endpoint
+from app.keys import Role
 
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
@@ -128,10 +130,29 @@ def _place(cursor: str | None, question: str, *kinds: type[str | datetime]) -> A
     return tuple(place)
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    return [
-        Route("/conversations", index),
-        Route("/conversations/{page_id}/{psid}", show),
-        Route("/conversations/{page_id}/{psid}/messages", messages),
-    ]
+_ELSEWHERE = {308: Answer("it was a thread's id, whose person is known now: go to `Location`", headers=LOCATION)}
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/conversations",
+        index,
+        role=Role.READ,
+        query=_ListQuery,
+        answers={200: Answer("a page of conversations", Conversations, headers=ETAG), **NOT_MODIFIED},
+    ),
+    Endpoint(
+        "GET",
+        "/conversations/{page_id}/{psid}",
+        show,
+        role=Role.READ,
+        answers={200: Answer("the conversation", AuditedConversation, headers=ETAG), **NOT_MODIFIED, **_ELSEWHERE},
+    ),
+    Endpoint(
+        "GET",
+        "/conversations/{page_id}/{psid}/messages",
+        messages,
+        role=Role.READ,
+        query=_MessagesQuery,
+        answers={200: Answer("a page of messages", Paged[Message], headers=ETAG), **NOT_MODIFIED, **_ELSEWHERE},
+    ),
+]

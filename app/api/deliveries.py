@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
-from starlette.routing import Route
+from app.api.answers import Delivery, Paged, Replayed
+from app.endpoint import Answer, Endpoint
+from app.keys import Role
 
 from app.api.wire import Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query
 from app.replay import replay
@@ -61,6 +63,21 @@ async def start_replay(request: Request) -> Response:
     return Json((await replay(request.state.pool, which))._asdict())
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    return [Route("/deliveries", index), Route("/deliveries/replay", start_replay, methods=["POST"])]
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/deliveries",
+        index,
+        role=Role.READ,
+        query=_Query,
+        answers={200: Answer("a page of deliveries", Paged[Delivery])},
+    ),
+    Endpoint(
+        "POST",
+        "/deliveries/replay",
+        start_replay,
+        role=Role.OPERATE,
+        body=_ReplayBody,
+        answers={200: Answer("what it did", Replayed)},
+    ),
+]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import Route
+from app.api.answers import Loss
+from app.endpoint import Answer, Endpoint
+from app.keys import Role
 
 from app.api.wire import Id, Instant, Json, Shape, read_query
 from app.problems import ProblemError
@@ -65,6 +67,6 @@ def _hour(row: asyncpg.Record) -> dict[str, Any]:
     return shown
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    return [Route("/loss", index)]
+ENDPOINTS = [
+    Endpoint("GET", "/loss", index, role=Role.READ, query=_Query, answers={200: Answer("the report", Loss)}),
+]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr
 from starlette.responses import Response
-from starlette.routing import Route
+from app.api.answers import Page, Rows
+from app.endpoint import Answer, Endpoint
+from app.keys import Role
 
 from app.adding import PageRefusedError, add_page
 from app.api.wire import Json, NoQuery, Shape, path_id, read_json, read_query
@@ -86,11 +88,17 @@ async def remove(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    return [
-        Route("/pages", index),
-        Route("/pages", create, methods=["POST"]),
-        Route("/pages/{page_id}", show),
-        Route("/pages/{page_id}", remove, methods=["DELETE"]),
-    ]
+ENDPOINTS = [
+    Endpoint("GET", "/pages", index, role=Role.READ, answers={200: Answer("every Page", Rows[Page])}),
+    Endpoint(
+        "POST",
+        "/pages",
+        create,
+        role=Role.ADMIN,
+        body=_Body,
+        answers={201: Answer("the Page, which is new", Page), 200: Answer("the Page, which was known", Page)},
+        refuses={502},
+    ),
+    Endpoint("GET", "/pages/{page_id}", show, role=Role.READ, answers={200: Answer("the Page", Page)}),
+    Endpoint("DELETE", "/pages/{page_id}", remove, role=Role.ADMIN, answers={204: Answer("it is removed")}),
+]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.api import backfills, conversations, deliveries, loss, pages, runs, syncs
+from app.api import backfills, conversations, deliveries, keys, loss, pages, runs, syncs
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
+    from app.endpoint import Endpoint
+
+_MODULES = (syncs, conversations, backfills, runs, pages, loss, deliveries, keys)
 
 
-def api_routes() -> list[Route]:
+def api_routes() -> list[Endpoint]:
     """Every route under `/api`, in the order in which they are tried."""
-    modules = (syncs, conversations, backfills, runs, pages, loss, deliveries)
-    return [route for module in modules for route in module.routes()]
+    return [endpoint for module in _MODULES for endpoint in module.ENDPOINTS]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from starlette.routing import Route
+from app.api.answers import Paged, Run
+from app.endpoint import Answer, Endpoint
+from app.keys import Role
 
 from app.api.wire import Id, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_query, run_number
 from app.problems import ProblemError
@@ -44,6 +46,7 @@ async def show(request: Request) -> Response:
     return Json(rows[0])
 
 
-def routes() -> list[Route]:
-    """The routes of this module."""
-    return [Route("/runs", index), Route("/runs/{run_id}", show)]
+ENDPOINTS = [
+    Endpoint("GET", "/runs", index, role=Role.READ, query=_Query, answers={200: Answer("a page of runs", Paged[Run])}),
+    Endpoint("GET", "/runs/{run_id}", show, role=Role.READ, answers={200: Answer("the run", Run)}),
+]

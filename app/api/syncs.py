@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.routing import Route
+from app.api.answers import Rows, Run
+from app.endpoint import LOCATION, Answer, Endpoint
+from app.keys import Role
 
 from app.api.wire import Id, Json, Shape, read_json, read_query, run_number
 from app.problems import ProblemError
@@ -144,10 +146,38 @@ def _address(request: Request, run_id: int) -> str:
     return f"{request.scope.get('root_path', '')}/runs/{run_id}"
 
 
-def routes() -> list[Route]:
-    """The routes of this module: before those of one conversation, which would take their paths for ids."""
-    return [
-        Route("/conversations/sync", sync, methods=["POST"]),
-        Route("/conversations/sync-all", sync_all, methods=["POST"]),
-        Route("/conversations/sync-stream", sync_stream),
-    ]
+# before those of one conversation, which would take their paths for ids
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/conversations/sync",
+        sync,
+        role=Role.OPERATE,
+        body=_SyncBody,
+        answers={
+            200: Answer("the run, which has ended", Run),
+            202: Answer("the run, which goes on; `Location` shows it", Run, headers=LOCATION),
+        },
+        refuses={404},
+    ),
+    Endpoint(
+        "POST",
+        "/conversations/sync-all",
+        sync_all,
+        role=Role.OPERATE,
+        body=_SyncAllBody,
+        answers={
+            200: Answer("a run of each Page, all of which have ended", Rows[Run]),
+            202: Answer("a run of each Page, of which some go on", Rows[Run]),
+        },
+    ),
+    Endpoint(
+        "GET",
+        "/conversations/sync-stream",
+        sync_stream,
+        role=Role.OPERATE,
+        query=_StreamQuery,
+        answers={200: Answer("events `progress`, then `complete` or `failed`: each a run", media_type="text/event-stream")},
+        refuses={404},
+    ),
+]

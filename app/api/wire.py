@@ -1,9 +1,8 @@
-"""What all of `/api` shares: the key at the door, and values in and out of HTTP."""
+"""What all of `/api` shares: values in and out of HTTP."""
 
 from __future__ import annotations
 
 import base64
-import hmac
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
@@ -12,57 +11,15 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.problems import RETRY_AFTER_SECONDS, ProblemError, problem
+from app.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BODY = 1 << 20
 MAX_ID = 2**63 - 1
-
-
-class RequireKey:
-    """Lets nobody past without `Authorization: Bearer <OPS_API_KEY>`."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the key, in constant time, then go on."""
-        if scope["type"] == "http" and not self._has_key(scope):
-            response = problem(
-                401, "send `Authorization: Bearer <OPS_API_KEY>`", headers={"www-authenticate": 'Bearer realm="api"'}
-            )
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    @staticmethod
-    def _has_key(scope: Scope) -> bool:
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, given = header.partition(b" ")
-        known = [hmac.compare_digest(given.strip(), key.encode()) for key in scope["state"]["settings"].api_keys]
-        return scheme.lower() == b"bearer" and any(known)
-
-
-class NeedsDatabase:
-    """Answers nothing before the database has arrived: its tables may not be there yet."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or go on."""
-        if scope["type"] == "http" and not scope["state"]["arrived"].is_set():
-            response = problem(
-                503, "the database is not there yet: try again", headers={"retry-after": RETRY_AFTER_SECONDS}
-            )
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
 
 class Json(Response):
@@ -122,6 +79,7 @@ async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
         ProblemError: 413 or 422, naming the field.
 
     """
+    _check_declared(request, "body", shape)
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -140,6 +98,7 @@ def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
         ProblemError: 422, naming the parameter.
 
     """
+    _check_declared(request, "query", shape)
     given: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
         given.setdefault(name, []).append(value)
@@ -147,6 +106,13 @@ def read_query(request: Request, shape: type[AnyShape]) -> AnyShape:
         return shape.model_validate({name: v if len(v) > 1 else v[0] for name, v in given.items()})
     except ValidationError as error:
         raise _refusal(error, shape) from None
+
+
+def _check_declared(request: Request, what: str, shape: type[Shape]) -> None:
+    """Make sure that an endpoint reads what it says it does: the documentation is made of that."""
+    declared = getattr(request.scope.get("endpoint_declared"), what, shape)
+    if declared is not shape:
+        raise TypeError(f"this endpoint reads {shape.__name__} as its {what}, and declares {declared}")
 
 
 def _refusal(error: ValidationError, shape: type[Shape]) -> ProblemError:

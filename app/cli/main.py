@@ -7,7 +7,7 @@ import sys
 import typer
 
 from app.adding import PageRefusedError
-from app.cli import demo, doctor, erase, journal, loss, pages, serve, simulate, syncs
+from app.cli import demo, doctor, erase, journal, keys, loss, pages, serve, simulate, syncs
 from app.cli.simulate import SimulateError
 from app.database import DatabaseError
 from app.settings import SettingsError
@@ -26,6 +26,7 @@ cli.command("reconcile")(serve.reconcile)
 cli.command("demo")(demo.demo)
 cli.command("migrate")(serve.migrate)
 cli.add_typer(pages.cli, name="pages")
+cli.add_typer(keys.cli, name="keys")
 cli.command("sync")(syncs.sync)
 cli.command("backfill")(syncs.backfill)
 cli.command("audit")(syncs.audit)

@@ -46,6 +46,7 @@ def settings_for(dsn: str, **changes: Any) -> Settings:
         "sync_interval_seconds": 3600,
         "graph_calls_per_second_per_page": 1000,
         "graph_lag_seconds": 0,
+        "api_requests_per_second": 0,
         "log_level": "info",
         "spool_dir": "/dev/null/spool",  # nothing can be written there: a test that spools names a folder
     }

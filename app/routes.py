@@ -1,0 +1,36 @@
+"""Every route that the application serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
+from app.api.door import Door
+from app.api.routes import api_routes
+from app.documentation import documentation
+from app.health import HEALTH
+from app.webhook.endpoints import WEBHOOK
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from app.endpoint import Endpoint
+
+API = "/api"
+
+
+def open_endpoints() -> list[Endpoint]:
+    """What asks for no key: Facebook signs, and the rest tells nothing of anybody."""
+    return [*WEBHOOK, *HEALTH, *documentation(all_endpoints)]
+
+
+def all_routes() -> list[BaseRoute]:
+    """The routes, in the order in which they are tried: the one under load first."""
+    return [*open_endpoints(), Mount(API, routes=api_routes(), middleware=[Middleware(Door)])]
+
+
+def all_endpoints() -> list[tuple[str, Endpoint]]:
+    """Every endpoint with what stands before its path."""
+    return [*(("", endpoint) for endpoint in open_endpoints()), *((API, endpoint) for endpoint in api_routes())]
