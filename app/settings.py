@@ -72,7 +72,7 @@ class Settings(DatabaseSettings):
     )
     graph_api_version: str = Field("v26.0", pattern=r"^v\d+\.\d+$", description="the Graph API's version")
     ops_api_key: Secret = Field(
-        description="the first key of `/api`, of the role `admin`: `Authorization: Bearer ...`; or several, comma-separated"
+        description="the first key for `/api`, of the role `admin`; several may be given, comma-separated"
     )
     token_encryption_key: Annotated[Secret, AfterValidator(_fernet_keys)] = Field(
         description="Fernet keys, comma-separated, that encrypt Page tokens: current first"
@@ -98,7 +98,7 @@ class Settings(DatabaseSettings):
         60, ge=0, le=86400, description="how much older than its answer's `Date` the data of a Graph answer may be"
     )
     api_requests_per_second: float = Field(
-        100, ge=0, le=10**6, description="how often each key may ask each process, in the mean of 10 seconds; 0: no limit"
+        100, ge=0, le=10**6, description="how often a key may ask a process, in the mean of 10 seconds; 0: no limit"
     )
     reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
     journal_retention_days: int = Field(90, ge=1, le=36500, description="days that raw deliveries are kept")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from pydantic import Field
+
 from app.api.answers import Backfill, BackfillWithRuns, Paged
+from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
-
-from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
 from app.problems import ProblemError
 from sql.backfills import cancel_backfill, create_backfill, list_backfills, runs_of_backfill, show_backfill
 from sql.pages import list_pages
@@ -115,10 +115,6 @@ ENDPOINTS = [
         query=_Query,
         answers={200: Answer("a page of backfills", Paged[Backfill])},
     ),
-    Endpoint(
-        "GET", _ONE, show, role=Role.READ, answers={200: Answer("the backfill, with its runs", BackfillWithRuns)}
-    ),
-    Endpoint(
-        "DELETE", _ONE, cancel, role=Role.OPERATE, answers={200: Answer("as it is now", BackfillWithRuns)}
-    ),
+    Endpoint("GET", _ONE, show, role=Role.READ, answers={200: Answer("the backfill, with its runs", BackfillWithRuns)}),
+    Endpoint("DELETE", _ONE, cancel, role=Role.OPERATE, answers={200: Answer("as it is now", BackfillWithRuns)}),
 ]

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 from pydantic import Field
 from starlette.responses import RedirectResponse
-from app.api.answers import AuditedConversation, Conversations, Message, Paged
-from app.endpoint import ETAG, LOCATION, NOT_MODIFIED, Answer, Endpoint
-from app.keys import Role
 
+from app.api.answers import AuditedConversation, Conversations, Message, Paged
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
 from app.api.wire import Id, Instant, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
+from app.endpoint import ELSEWHERE, ETAG, NOT_MODIFIED, Answer, Endpoint
+from app.keys import Role
 from app.problems import ProblemError
 from sql.audits import audit_of_conversation
 from sql.conversation_lists import Wanted, list_conversations
@@ -130,7 +130,6 @@ def _place(cursor: str | None, question: str, *kinds: type[str | datetime]) -> A
     return tuple(place)
 
 
-_ELSEWHERE = {308: Answer("it was a thread's id, whose person is known now: go to `Location`", headers=LOCATION)}
 ENDPOINTS = [
     Endpoint(
         "GET",
@@ -145,7 +144,7 @@ ENDPOINTS = [
         "/conversations/{page_id}/{psid}",
         show,
         role=Role.READ,
-        answers={200: Answer("the conversation", AuditedConversation, headers=ETAG), **NOT_MODIFIED, **_ELSEWHERE},
+        answers={200: Answer("the conversation", AuditedConversation, headers=ETAG), **NOT_MODIFIED, **ELSEWHERE},
     ),
     Endpoint(
         "GET",
@@ -153,6 +152,6 @@ ENDPOINTS = [
         messages,
         role=Role.READ,
         query=_MessagesQuery,
-        answers={200: Answer("a page of messages", Paged[Message], headers=ETAG), **NOT_MODIFIED, **_ELSEWHERE},
+        answers={200: Answer("a page of messages", Paged[Message], headers=ETAG), **NOT_MODIFIED, **ELSEWHERE},
     ),
 ]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
+
 from app.api.answers import Delivery, Paged, Replayed
+from app.api.wire import Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
-
-from app.api.wire import Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query
 from app.replay import replay
 from sql.deliveries import JournalFilter, list_deliveries
 

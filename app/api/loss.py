@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from app.api.answers import Loss
+from app.api.wire import Id, Instant, Json, Shape, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
-
-from app.api.wire import Id, Instant, Json, Shape, read_query
 from app.problems import ProblemError
 from sql.loss import MISSED_AFTER, loss_by_hour, outages
 

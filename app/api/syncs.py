@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
+
 from app.api.answers import Rows, Run
+from app.api.wire import Id, Json, Shape, read_json, read_query, run_number
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
-
-from app.api.wire import Id, Json, Shape, read_json, read_query, run_number
 from app.problems import ProblemError
 from sql.pages import list_pages, show_page
 from sql.sync_runs import ENDED, enqueue_run, show_runs
@@ -177,7 +177,9 @@ ENDPOINTS = [
         sync_stream,
         role=Role.OPERATE,
         query=_StreamQuery,
-        answers={200: Answer("events `progress`, then `complete` or `failed`: each a run", media_type="text/event-stream")},
+        answers={
+            200: Answer("events `progress`, then `complete` or `failed`: each a run", media_type="text/event-stream")
+        },
         refuses={404},
     ),
 ]

@@ -86,7 +86,7 @@ async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
         if len(body) > MAX_BODY:
             raise ProblemError(413, f"a request has at most {MAX_BODY} bytes")
     try:
-        return shape.model_validate_json(body or b"{}")
+        return shape.model_validate_json(body or b"{}", strict=True)  # false is no number, and "5" neither
     except ValidationError as error:
         raise _refusal(error, shape) from None
 

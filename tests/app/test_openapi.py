@@ -147,7 +147,7 @@ def fuzz(operation: Any, mode: GenerationMode, address: str) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         response = case.call(base_url=address, headers=AUTHORIZATION)
         # a body beyond the limit is not looked into
         checks = [check for check in CHECKS if response.status_code != 413 or check is not negative_data_rejection]
