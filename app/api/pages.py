@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr
 from starlette.responses import Response
-from app.api.answers import Page, Rows
-from app.endpoint import Answer, Endpoint
-from app.keys import Role
 
 from app.adding import PageRefusedError, add_page
+from app.api.answers import Page, Rows
 from app.api.wire import Json, NoQuery, Shape, path_id, read_json, read_query
+from app.endpoint import Answer, Endpoint
+from app.keys import Role
 from app.problems import ProblemError
 from sql.audits import coverage_of
 from sql.pages import list_pages, remove_page, show_page
