@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DAYS_AHEAD = 7
 DROP_WAITS_MS = 200
+SEARCHED_AT_ONCE = 20_000  # deliveries: with 1 KiB each some 20 MB
 _LOCK = 7_226_831_904_114
 
 
@@ -123,6 +124,54 @@ async def list_deliveries(
         *which,
         *(before or (None, None)),
         limit,
+    )
+
+
+async def find_deliveries(
+    connection: Connection,
+    which: JournalFilter,
+    wanted: bytes,
+    *,
+    before: tuple[datetime, UUID] | None = None,
+) -> tuple[list[asyncpg.Record], asyncpg.Record | None]:
+    """Read deliveries whose bodies hold some bytes, as `list_deliveries` does, of the next SEARCHED_AT_ONCE.
+
+    No index knows what is in bodies, so a search goes on in steps: with those found comes the last one looked at, None
+    where the journal ended.
+    """
+    rows = await connection.fetch(
+        f"""
+        WITH w AS MATERIALIZED (
+            SELECT
+                d.id, d.received_at, d.state, d.items, d.dead_letters, d.replayed_at, octet_length(d.body) AS bytes,
+                position($8::bytea IN d.body) > 0 AS is_found,
+                row_number() OVER (ORDER BY d.received_at DESC, d.id DESC) AS n
+            FROM webhook_deliveries AS d
+            WHERE {_CHOSEN}
+            AND ($5::timestamptz IS NULL OR (d.received_at, d.id) < ($5, $6::uuid))
+            ORDER BY d.received_at DESC, d.id DESC
+            LIMIT $7
+        )
+        SELECT w.* FROM w WHERE w.is_found OR w.n = (SELECT max(l.n) FROM w AS l) ORDER BY w.n
+        """,
+        *which,
+        *(before or (None, None)),
+        SEARCHED_AT_ONCE,
+        wanted,
+    )
+    last = rows[-1] if rows and rows[-1]["n"] == SEARCHED_AT_ONCE else None
+    return [row for row in rows if row["is_found"]], last
+
+
+async def show_delivery(connection: Connection, delivery_id: UUID) -> asyncpg.Record | None:
+    """One delivery with its body; None when there is none, or none any more."""
+    return await connection.fetchrow(
+        """
+        SELECT
+            d.id, d.received_at, d.state, d.items, d.dead_letters, d.replayed_at, octet_length(d.body) AS bytes, d.body
+        FROM webhook_deliveries AS d WHERE d.id = $1
+        """,
+        delivery_id,
     )
 
 

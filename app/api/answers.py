@@ -368,6 +368,13 @@ class Delivery(Told):
     bytes: int
 
 
+class DeliveryWithBody(Delivery):
+    """A journaled delivery with its raw body."""
+
+    encoding: Literal["utf-8", "base64"] = Field(description="how the bytes are written in `body`")
+    body: str
+
+
 class Replayed(Told):
     """What a replay did."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from app.api.answers import Delivery, Paged, Replayed
-from app.api.wire import Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query
+from app.api.answers import Delivery, DeliveryWithBody, Paged, Replayed
+from app.api.wire import Id, Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query, to_cursor
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
+from app.problems import ProblemError
 from app.replay import replay
-from sql.deliveries import JournalFilter, list_deliveries
+from sql.deliveries import JournalFilter, find_deliveries, list_deliveries, show_delivery
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Query(Shape):
+    page_id: Id | None = None
     state: Literal["dead"] | None = None
     since: Instant | None = None
     until: Instant | None = None
@@ -42,13 +45,36 @@ class _ReplayBody(Shape):
 
 
 async def index(request: Request) -> Response:
-    """Deliveries, newest first, without their bodies; `state=dead` for those with dead letters."""
+    """Deliveries, newest first, without their bodies; `state=dead` for those with dead letters.
+
+    With `page_id` those that name the Page: each request looks through so many bodies, so a page may hold fewer than
+    `limit`, or none, and `next` goes on.
+    """
     query = read_query(request, _Query)
     before = from_cursor(query.cursor, datetime, UUID) if query.cursor is not None else None
     which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
     async with request.state.pool.acquire() as connection:
-        rows = await list_deliveries(connection, which, limit=query.limit + 1, before=before)
-    return Json(page_of(rows, query.limit, "received_at", "id"))
+        if query.page_id is None:
+            rows = await list_deliveries(connection, which, limit=query.limit + 1, before=before)
+            return Json(page_of(rows, query.limit, "received_at", "id"))
+        rows, last = await find_deliveries(connection, which, query.page_id.encode(), before=before)
+    last = rows[query.limit - 1] if len(rows) > query.limit else last
+    shown = [{name: row[name] for name in Delivery.model_fields} for row in rows[: query.limit]]
+    return Json({"data": shown, "next": to_cursor(last["received_at"], last["id"]) if last is not None else None})
+
+
+async def show(request: Request) -> Response:
+    """One delivery with its raw body: as text, or in base64 where it is none."""
+    delivery_id = request.path_params["delivery_id"]
+    async with request.state.pool.acquire() as connection:
+        row = await show_delivery(connection, delivery_id)
+    if row is None:
+        raise ProblemError(404, f"no delivery {delivery_id}; the journal keeps them for JOURNAL_RETENTION_DAYS")
+    try:
+        encoding, body = "utf-8", row["body"].decode()
+    except UnicodeDecodeError:
+        encoding, body = "base64", base64.b64encode(row["body"]).decode()
+    return Json({**row, "encoding": encoding, "body": body})
 
 
 async def start_replay(request: Request) -> Response:
@@ -71,6 +97,13 @@ ENDPOINTS = [
         role=Role.READ,
         query=_Query,
         answers={200: Answer("a page of deliveries", Paged[Delivery])},
+    ),
+    Endpoint(
+        "GET",
+        "/deliveries/{delivery_id:uuid}",
+        show,
+        role=Role.OPERATE,
+        answers={200: Answer("the delivery with its body", DeliveryWithBody)},
     ),
     Endpoint(
         "POST",

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from sql import deliveries
 from tests.app.service import assert_problem, deliver, text_delivery
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.app.service import Service
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -142,3 +146,49 @@ async def test_a_replay_of_nothing_in_particular_is_a_422_problem(service: Servi
         response = await service.http.post("/api/deliveries/replay", json={field: value})
         assert response.status_code == 422
         assert response.json()["field"].startswith(field)
+
+
+async def test_one_delivery_is_shown_with_its_raw_body_to_the_byte(service: Service) -> None:
+    body = text_delivery(PAGE, "p", "m_1", "a private w\u00f6rd", NOON).replace(b'"object"', b' "object" ')
+    await deliver(service.http, body)
+    await deliver(service.http, b'{"\xff\x00')
+    odd, told = await journal(service)
+    shown = (await service.http.get(f"/api/deliveries/{told['id']}")).json()
+    assert shown == {**told, "encoding": "utf-8", "body": body.decode()}
+    shown = (await service.http.get(f"/api/deliveries/{odd['id']}")).json()
+    assert shown["encoding"] == "base64"
+    assert base64.b64decode(shown["body"]) == b'{"\xff\x00'
+    assert_problem(await service.http.get(f"/api/deliveries/{uuid4()}"), 404)
+    assert_problem(await service.http.get("/api/deliveries/1"), 404)
+
+
+async def test_a_dead_letter_is_looked_at_and_replayed_alone(service: Service) -> None:
+    for n in range(2):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    await forget(service)
+    dead = (await journal(service, state="dead"))[0]
+    assert dead["dead_letters"] == [{"path": "entry[0]", "reason": "too new"}]
+    assert "m_1" in (await service.http.get(f"/api/deliveries/{dead['id']}")).json()["body"]
+    assert (await replay(service, ids=[dead["id"]]))["still_dead"] == 0
+    assert await messages(service) == ["m_1"]
+
+
+async def test_the_journal_is_searched_for_a_page_step_by_step(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "SEARCHED_AT_ONCE", 4)
+    for n in range(10):
+        await deliver(service.http, text_delivery(PAGE if n in {0, 7, 8, 9} else "2002", "p", f"m_{n}", "hello", NOON))
+    all_ids = [row["id"] for row in await journal(service)]
+    found: list[str] = []
+    steps, params = 0, {"page_id": PAGE, "limit": "2"}
+    while True:
+        page = (await service.http.get("/api/deliveries", params=params)).json()
+        found += [row["id"] for row in page["data"]]
+        steps += 1
+        if page["next"] is None:
+            break
+        params["cursor"] = page["next"]
+    assert found == [all_ids[n] for n in (0, 1, 2, 9)]
+    assert steps == 4
+    assert await journal(service, page_id=PAGE, state="dead") == []
