@@ -16,6 +16,8 @@ from app.database import held_database
 from app.ending import told_to_end
 from app.erasing import EVERY_SECONDS as ERASING_EVERY_SECONDS
 from app.erasing import JournalEraser
+from app.facebook.requests import EVERY_SECONDS as REQUESTS_EVERY_SECONDS
+from app.facebook.requests import FacebookRequests
 from app.housekeeping import EVERY_SECONDS as HOUSEKEEPING_EVERY_SECONDS
 from app.housekeeping import Housekeeping
 from app.keys import KeyRing
@@ -112,10 +114,12 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         tokens = TokenBox(settings.encryption_keys)
         housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)
         heartbeat = Heartbeat(pool, "receiver", interval=timedelta(seconds=settings.sync_interval_seconds))
+        requests = FacebookRequests(pool, graph, tokens, settings)
         jobs = [
             Job("heartbeat", heartbeat.run_once, HEARTBEAT_EVERY_SECONDS),
             Job("journal", housekeeping.run_once, HOUSEKEEPING_EVERY_SECONDS),
             Job("erasures", JournalEraser(pool).run_once, ERASING_EVERY_SECONDS),
+            Job("facebook-requests", requests.run_once, REQUESTS_EVERY_SECONDS),
             Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS),
             Job("spool", drain.run_once, DRAIN_EVERY_SECONDS),
             Job("spool-adopt", spool.adopt, ADOPT_EVERY_SECONDS),

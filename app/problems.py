@@ -26,10 +26,17 @@ class ProblemError(Exception):
     """A request that is refused. `field` names what is wrong in it, where one thing is; `more` are further members."""
 
     def __init__(
-        self, status: int, detail: str, *, field: str | None = None, more: Mapping[str, Any] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        field: str | None = None,
+        more: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.field, self.more = status, detail, field, more
+        self.status, self.detail, self.field = status, detail, field
+        self.more, self.headers = more, headers
 
 
 class ProblemResponse(JSONResponse):
@@ -59,7 +66,7 @@ async def on_problem(_request: Request, error: Exception) -> ProblemResponse:
     """Answer a `ProblemError`."""
     if not isinstance(error, ProblemError):
         raise error
-    return problem(error.status, error.detail, field=error.field, more=error.more)
+    return problem(error.status, error.detail, field=error.field, more=error.more, headers=error.headers)
 
 
 async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:

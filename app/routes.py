@@ -10,6 +10,7 @@ from starlette.routing import Mount
 from app.api.door import Door
 from app.api.routes import api_routes
 from app.documentation import documentation
+from app.facebook.endpoints import FACEBOOK
 from app.health import HEALTH
 from app.webhook.endpoints import WEBHOOK
 
@@ -23,7 +24,7 @@ API = "/api"
 
 def open_endpoints() -> list[Endpoint]:
     """What asks for no key: Facebook signs, and the rest tells nothing of anybody."""
-    return [*WEBHOOK, *HEALTH, *documentation(all_endpoints)]
+    return [*WEBHOOK, *FACEBOOK, *HEALTH, *documentation(all_endpoints)]
 
 
 def all_routes() -> list[BaseRoute]:

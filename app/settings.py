@@ -83,6 +83,11 @@ class Settings(DatabaseSettings):
     spool_max_bytes: int = Field(
         8 * 2**30, ge=0, description="most bytes that each process keeps there; beyond them a delivery is refused"
     )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/]+",
+        description="where people reach this service, for links to it; unset: as each request names it",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     sync_interval_seconds: float = Field(300, gt=0, le=86400, description="how often each Page is synced")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from app.endpoint import Endpoint
     from tests.app.graph import FakeGraph
 
 API_KEY, OLD_API_KEY = "ops-key-current-f2f6", "ops-key-before-91ad"
@@ -133,6 +135,12 @@ async def add_page(service: Service, graph: FakeGraph, page_id: str, *threads: d
 
 async def deliver(http: httpx.AsyncClient, body: bytes) -> httpx.Response:
     return await http.post("/webhook", content=body, headers=signed(body))
+
+
+def any_path(prefix: str, endpoint: Endpoint) -> str:
+    """A path that an endpoint takes, of nothing that there is."""
+    with_ids = re.sub(r"\{\w+:uuid\}", "00000000-0000-0000-0000-000000000000", endpoint.path)
+    return prefix + re.sub(r"\{\w+\}", "1", with_ids)
 
 
 def assert_problem(response: httpx.Response, status: int, field: str | None = None) -> str:

@@ -13,7 +13,7 @@ import pytest
 from app.api import wire
 from app.problems import ProblemError
 from app.routes import all_endpoints
-from tests.app.service import API_KEY, OLD_API_KEY, assert_problem, running, settings_for
+from tests.app.service import API_KEY, OLD_API_KEY, any_path, assert_problem, running, settings_for
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def service(server: str, templates: dict[str, str]) -> AsyncIterator[Servi
 
 async def test_without_the_key_every_endpoint_answers_401(service: Service) -> None:
     requests = [
-        (endpoint.method, prefix + endpoint.template.replace("{backfill_id}", str(uuid4())))
+        (endpoint.method, any_path(prefix, endpoint))
         for prefix, endpoint in all_endpoints()
         if endpoint.role is not None
     ]
