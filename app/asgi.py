@@ -21,7 +21,9 @@ from app.facebook.requests import FacebookRequests
 from app.housekeeping import EVERY_SECONDS as HOUSEKEEPING_EVERY_SECONDS
 from app.housekeeping import Housekeeping
 from app.keys import KeyRing
+from app.lateness import note_lateness
 from app.logs import configure_logging
+from app.numbers import DatabaseNumbers
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
 from app.rate import Rate
 from app.reconciling import graph_client, reconciler
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from reconciler.graph.client import GraphClient
     from reconciler.worker import Worker
+    from sql.ingest import Ingest
 
 INGEST_CONNECTIONS = 3  # of its own: no reader and no sync run can keep a webhook waiting for a connection
 OTHER_CONNECTIONS = 12
@@ -64,6 +67,7 @@ class State(TypedDict):
     spool: Spool
     keys: KeyRing
     rate: Rate
+    numbers: DatabaseNumbers
     graph: GraphClient
     tokens: TokenBox
     worker: Worker | None
@@ -107,7 +111,12 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         ingest_pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=INGEST_CONNECTIONS))
         last_seen, ingestor, reader = LastSeen(pool), Ingestor(ingest_pool, redacted=redacted), DeliveryReader()
         durable = Durable(GroupCommit(ingestor), spool, reader, is_away=True)
-        drain = Drain(spool, ingest_pool, ingestor, reader, durable, on_stored=last_seen.note)
+
+        def note(stored: Ingest) -> None:
+            last_seen.note(stored)
+            note_lateness(stored)
+
+        drain = Drain(spool, ingest_pool, ingestor, reader, durable, on_stored=note)
         await stack.enter_async_context(drain)
         await stack.enter_async_context(durable.group_commit)
         graph = await stack.enter_async_context(graph_client(settings))
@@ -145,11 +154,12 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
                 durable,
                 secrets=settings.app_secrets,
                 verify_tokens=settings.verify_tokens,
-                on_stored=last_seen.note,
+                on_stored=note,
             ),
             spool=spool,
             keys=KeyRing(pool, settings.api_keys),
             rate=Rate(settings.api_requests_per_second),
+            numbers=DatabaseNumbers(pool),
             graph=graph,
             tokens=tokens,
             worker=worker,

@@ -85,14 +85,15 @@ def _ignore_outcome(asking: asyncio.Task[bool]) -> None:
         asking.exception()
 
 
-async def metrics(_request: Request) -> Response:
-    """Give what is counted, of all processes of `serve --workers N`."""
+async def metrics(request: Request) -> Response:
+    """Give what is counted, of all processes of `serve --workers N`, and what the database tells."""
     registry = REGISTRY
     if MULTIPROCESS_DIR in os.environ:
         _forget_dead_processes(Path(os.environ[MULTIPROCESS_DIR]))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    told = await request.state.numbers.text() if request.state.arrived.is_set() else b""
+    return Response(generate_latest(registry) + told, media_type=CONTENT_TYPE_LATEST)
 
 
 def _forget_dead_processes(folder: Path) -> None:

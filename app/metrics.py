@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_LATE = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 DELIVERIES = Counter("mirror_deliveries", "POSTs to /webhook by outcome", ["outcome"])
@@ -20,6 +21,10 @@ DRAINED = Counter("mirror_drained", "Deliveries that came out of the spool into 
 SPOOL_DELIVERIES = Gauge("mirror_spool_deliveries", "Deliveries in the spool", multiprocess_mode="livesum")
 SPOOL_BYTES = Gauge("mirror_spool_bytes", "Bytes of their bodies", multiprocess_mode="livesum")
 SPOOL_AGE_SECONDS = Gauge("mirror_spool_age_seconds", "Age of the oldest of them", multiprocess_mode="livemax")
+LATENESS_SECONDS = Histogram(
+    "mirror_lateness_seconds", "From a message's sending, by Facebook's clock, to its commit by webhook", buckets=_LATE
+)
+REPAIRED = Counter("mirror_repaired", "Messages that a sync brought and a webhook should have")
 RUNS = Counter("mirror_sync_runs", "Sync runs that ended, by kind and state", ["kind", "state"])
 SUBSCRIPTIONS_REPAIRED = Counter("mirror_subscriptions_repaired", "Pages whose webhook fields had been dropped")
 GRAPH_CALLS = Counter("mirror_graph_calls", "Calls of the Graph API by outcome", ["outcome"])

@@ -46,7 +46,14 @@ def new_worker(settings: Settings, pool: Pool, graph: GraphClient, tokens: Token
     """Make the worker."""
     interval = timedelta(seconds=settings.sync_interval_seconds)
     pace = Pace(interval, timedelta(seconds=settings.sync_overlap_seconds), settings.sync_concurrency)
-    return Worker(pool, graph, tokens, pace, on_end=lambda kind, state: metrics.RUNS.labels(kind, state).inc())
+    return Worker(
+        pool,
+        graph,
+        tokens,
+        pace,
+        on_end=lambda kind, state: metrics.RUNS.labels(kind, state).inc(),
+        on_stored=lambda counts: metrics.REPAIRED.inc(counts.repaired),
+    )
 
 
 def new_watchdog(settings: Settings, pool: Pool, graph: GraphClient, tokens: TokenBox) -> Watchdog:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
-    from sql.rows import Row
+    from sql.rows import Counts, Row
 
 log = structlog.get_logger(__name__)
 
@@ -93,8 +93,10 @@ class Steps:
         is_deep: Callable[[], bool],
         is_crowded: Callable[[], bool],
         calls: Callable[[], int],
+        on_stored: Callable[[Counts], None] = lambda _counts: None,
     ) -> None:
         self._pool, self._run, self._page = pool, run, page
+        self._on_stored = on_stored
         self._state, self._is_deep, self._is_crowded, self._calls = state, is_deep, is_crowded, calls
         self._reported_calls = calls()
         self._first_response_at = run.first_response_at
@@ -166,3 +168,4 @@ class Steps:
             put_off = await checkpoint(connection, self._run, self._state(), progress, is_crowded=self._is_crowded())
         self.is_put_off = put_off
         self._reported_calls += calls
+        self._on_stored(counts)

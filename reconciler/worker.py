@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
+    from sql.rows import Counts
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +70,11 @@ class Worker:
         pace: Pace,
         *,
         on_end: Callable[[str, str], None] = lambda _kind, _state: None,
+        on_stored: Callable[[Counts], None] = lambda _counts: None,
     ) -> None:
         self._pool, self._client, self._tokens, self._pace = pool, client, tokens, pace
         self._planner = Planner(pace.interval, client)
-        self._on_end = on_end
+        self._on_end, self._on_stored = on_end, on_stored
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._places: set[asyncio.Task[None]] = set()
         self._waking = asyncio.Lock()
@@ -187,7 +189,7 @@ class Worker:
         if page is None:
             return Ending("failed", "the Page was removed")
         if page.state == "paused":
-            return Ending("failed", f"the Page is paused ({page.state_reason}): add it again to go on")
+            return Ending("failed", f"the Page is paused ({page.state_reason}): resume it to go on")
         if run.attempts > MOST_ATTEMPTS:
             return Ending("failed", f"given up after {MOST_ATTEMPTS} attempts in a row; the last was {run.error}")
         try:
@@ -202,6 +204,7 @@ class Worker:
             token=token,
             overlap=self._pace.overlap,
             is_crowded=self._is_full,
+            on_stored=self._on_stored,
         )
         try:
             is_done = await self._while_leased(run, walk)
@@ -261,7 +264,7 @@ class Worker:
             return Ending("failed", f"{error}. The Page's token is dead: add the Page again with a new one")
         if isinstance(error, Blocked):
             await self._stop_page(page, "paused", str(error))
-            return Ending("failed", f"{error}. The Page is paused: see to it with Meta, then add the Page again")
+            return Ending("failed", f"{error}. The Page is paused: see to it with Meta, then resume it")
         if isinstance(error, AccessDenied):
             return Ending("failed", str(error), next_in=AFTER_DENIAL)
         return Ending("failed", str(error))

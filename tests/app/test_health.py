@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import health
-from tests.app.service import assert_problem, deliver, running, settings_for, signed, text_delivery
+from app import health, numbers
+from app.numbers import KEPT_SECONDS, MOST_PAGES, DatabaseNumbers
+from tests.app.graph import thread
+from tests.app.service import add_page, assert_problem, deliver, running, settings_for, signed, text_delivery
 from tests.gateway import gateway
 
 if TYPE_CHECKING:
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from sql.pool import Pool
     from sql.upsert import Connection
+    from tests.app.graph import FakeGraph
     from tests.app.service import Service
 
 
@@ -139,3 +144,89 @@ async def test_before_the_database_was_ever_there_it_is_not_ready_though_it_take
         assert (await service.http.get("/readyz")).status_code == 200
         rows = (await service.http.get("/api/conversations")).json()["data"]
         assert [row["psid"] for row in rows] == ["p"]
+
+
+async def test_how_late_messages_come_is_counted_by_their_own_time(service: Service) -> None:
+    before = {name: await sample(service, f"mirror_lateness_seconds_{name}") for name in ("count", "sum")}
+    late = await sample(service, "mirror_lateness_seconds_bucket", le="3600.0")
+    await deliver(service.http, text_delivery("1001", "p", "m_1", "hello"))
+    await deliver(service.http, text_delivery("1001", "p", "m_2", "hello", datetime.now(UTC) - timedelta(hours=2)))
+    await deliver(service.http, text_delivery("1001", "p", "m_3", "hello", datetime.now(UTC) + timedelta(hours=2)))
+    assert await sample(service, "mirror_lateness_seconds_count") == before["count"] + 3
+    assert 7200 <= await sample(service, "mirror_lateness_seconds_sum") - before["sum"] < 7260
+    assert await sample(service, "mirror_lateness_seconds_bucket", le="3600.0") == late + 2
+
+
+async def test_what_syncs_repair_and_how_the_pages_do_is_told(syncing: Service, graph: FakeGraph) -> None:
+    repaired = await sample(syncing, "mirror_repaired_total")
+    await add_page(
+        syncing, graph, "1001", thread("1001", "p", ("m_1", "hello", datetime.now(UTC) + timedelta(seconds=5)))
+    )
+    await add_page(syncing, graph, "1002")
+    body = {"page_id": "1001", "wait_seconds": 60}
+    assert (await syncing.http.post("/api/conversations/sync", json=body)).json()["repaired"] == 1
+    assert await sample(syncing, "mirror_repaired_total") == repaired + 1
+    async with syncing.state["pool"].acquire() as connection:
+        await connection.execute(
+            """
+            UPDATE facebook_pages SET last_synced_at = now() - interval '1 hour', daily_call_budget = 100,
+                calls_last_day = 25
+            WHERE page_id = '1002'
+            """
+        )
+        await connection.execute("INSERT INTO sync_runs (page_id, kind, requested_by) VALUES ('1002', 'full', 'api')")
+    syncing.state["numbers"].forget()
+    assert await sample(syncing, "mirror_database_answers") == 1
+    assert await sample(syncing, "mirror_pages", state="active") == 2
+    assert await sample(syncing, "mirror_page_budget_used_ratio", page_id="1002") == 0.25
+    assert await sample(syncing, "mirror_pages_budget_used_ratio_max") == 0.25
+    assert 3600 <= await sample(syncing, "mirror_page_lag_seconds", page_id="1002") < 3700
+    assert await sample(syncing, "mirror_page_lag_seconds", page_id="1001") < 600
+    assert await sample(syncing, "mirror_pages_lag_seconds_max") >= 3600
+    assert await sample(syncing, "mirror_runs", kind="audit", state="running") == 0
+
+
+async def test_runs_that_wait_are_told_by_kind(service: Service, graph: FakeGraph) -> None:
+    await add_page(service, graph, "1001")
+    await service.http.post("/api/conversations/sync", json={"page_id": "1001", "mode": "full"})
+    assert await sample(service, "mirror_runs", kind="full", state="queued") == 1
+    assert await sample(service, "mirror_runs", kind="full", state="running") == 0
+
+
+async def test_only_the_worst_pages_get_a_label_however_many_there_are(service: Service) -> None:
+    async with service.state["pool"].acquire() as connection:
+        await connection.execute(
+            """
+            INSERT INTO facebook_pages (page_id, token_encrypted, subscribed_at, next_sync_at, last_synced_at)
+            SELECT 'p' || n, 'x', now(), now(), now() - n * interval '1 minute' FROM generate_series(1, 100) AS n
+            """
+        )
+    text = (await service.http.get("/metrics")).text
+    labelled = [line for line in text.splitlines() if line.startswith("mirror_page_lag_seconds{")]
+    assert len(labelled) == MOST_PAGES
+    assert labelled[0].startswith('mirror_page_lag_seconds{page_id="p100"}')
+
+
+async def test_numbers_of_a_database_that_stands_still_are_left_out_and_nobody_waits(
+    service: Service, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers, "WITHIN_SECONDS", 0.05)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE facebook_pages IN ACCESS EXCLUSIVE MODE")
+        assert await sample(service, "mirror_database_answers") == 0
+        assert "mirror_page_lag_seconds" not in (await service.http.get("/metrics")).text
+
+
+async def test_whoever_asks_often_gets_what_was_read_a_moment_ago(pool: Pool) -> None:
+    now = 1000.0
+    read = DatabaseNumbers(pool, clock=lambda: now)
+    first = await read.text()
+    await pool.execute(
+        """
+        INSERT INTO facebook_pages (page_id, token_encrypted, subscribed_at, next_sync_at)
+        VALUES ('1', 'x', now(), now())
+        """
+    )
+    assert await read.text() is first
+    now += KEPT_SECONDS
+    assert b'mirror_pages{state="active"} 1.0' in await read.text()
