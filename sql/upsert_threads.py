@@ -16,9 +16,7 @@ Persons: TypeAlias = dict[tuple[str, str], str]  # {(page_id, thread_id): psid}
 Moves: TypeAlias = list[tuple[str, str, str]]  # (page_id, thread_id, psid)
 
 
-async def upsert_threads(
-    connection: Connection, threads: list[Thread], now: datetime
-) -> tuple[Persons, Moves, Moves]:
+async def upsert_threads(connection: Connection, threads: list[Thread], now: datetime) -> tuple[Persons, Moves, Moves]:
     """Store whose each thread is, as far as it was told, and lock its row.
 
     Returns the persons that are known, which of their conversations still stand under the thread's id, and which were
