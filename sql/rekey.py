@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sql.batches import columns
+from sql.erasures import carry_over
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -134,6 +135,7 @@ async def rekey_late(
             thread_id,
             psid,
         )
+        await carry_over(connection, [(page_id, thread_id, psid)])
         await rekey(connection, page_id, thread_id, psid, now=now, is_late=True)
         moved.add((page_id, psid))
     return moved

@@ -85,7 +85,7 @@ CONVERSATIONS = [
         "the snippet is not derived again",
         UPSERT,
         "(c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)\n"
-        "        IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)",
+        "            IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)",
         "(c.last_message_mid, c.last_message_at) IS DISTINCT FROM (l.mid, l.sent_at)",
     ),
     _in_conversations(
