@@ -21,11 +21,19 @@ import pytest
 from sql import embedded
 from sql.migrate import Migration, migrate, migrations
 from sql.pool import Pool, connect, open_pool
+from tests.pooler import FOUND
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 PARTITIONS = 3
+# what needs a PgBouncer is no part of the suite where there is none
+collect_ignore = [] if FOUND is not None else ["sql/test_pgbouncer.py", "app/test_pgbouncer.py"]
+
+
+def pytest_report_header() -> str:
+    """Say whether the tests through a pooler are there."""
+    return f"pgbouncer: {FOUND or 'not installed: ' + ' and '.join(collect_ignore) + ' are left out'}"
 
 
 def in_database(dsn: str, name: str) -> str:

@@ -1,0 +1,41 @@
+"""The whole application through PgBouncer in transaction mode. Collected where it is installed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tests.app.graph import thread
+from tests.app.service import add_page, deliver, running, settings_for, text_delivery
+from tests.pooler import FOUND, pooler
+
+if TYPE_CHECKING:
+    from tests.app.graph import FakeGraph
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PAGES = ("1001", "1002", "1003", "1004")
+
+
+async def test_it_migrates_receives_syncs_and_answers(empty_database: str, graph: FakeGraph) -> None:
+    assert FOUND is not None
+    with pooler(FOUND, empty_database) as address:
+        async with running(settings_for(address, reconciler_enabled=True)) as service:
+            for page_id in PAGES:
+                threads = (
+                    thread(page_id, f"g{n}", (f"m_{page_id}_{n}", "from graph", NOON - timedelta(minutes=n)))
+                    for n in range(5)
+                )
+                await add_page(service, graph, page_id, *threads)
+            bodies = (text_delivery(PAGES[n % 4], f"p{n}", f"m_{n}", "hello", NOON) for n in range(100))
+            syncing = service.http.post("/api/conversations/sync-all", json={"wait_seconds": 100})
+            runs, *answers = await asyncio.gather(syncing, *(deliver(service.http, body) for body in bodies))
+            assert {answer.status_code for answer in answers} == {200}
+            assert [run["state"] for run in runs.json()["data"]] == ["succeeded"] * 4
+            listed = (await service.http.get("/api/conversations", params={"count": "exact"})).json()
+            assert listed["total"] == 100 + 4 * 5
+            assert (await service.http.get("/readyz")).status_code == 200
+            journal = (await service.http.get("/api/deliveries", params={"limit": 500})).json()["data"]
+            assert len(journal) == 100
+            replayed = await service.http.post("/api/deliveries/replay", json={"since": "2026-01-01"})
+            assert (replayed.json()["deliveries"], replayed.json()["inserted"]) == (100, 0)
