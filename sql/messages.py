@@ -51,7 +51,7 @@ async def list_messages(
                         jsonb_build_object(
                             'num_edit', e.key::bigint,
                             'text', e.value -> 1,
-                            'edited_at', {_written("to_timestamp(abs((e.value ->> 0)::bigint) / 1000000.0)")}
+                            'edited_at', {_written("to_timestamp(abs((e.value ->> 0)::bigint) / 1000.0)")}
                         )
                         ORDER BY e.key::bigint
                     ),
