@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from reconciler.graph.errors import AccessDenied, GraphError, GraphUnavailable, 
 from sql.pages import put_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.graph.client import GraphClient
     from reconciler.tokens import TokenBox
     from sql.pool import Pool
@@ -38,6 +41,7 @@ async def add_page(
 
     Raises:
         PageRefusedError: Graph refuses the token, can't be asked, or says that it is another Page's.
+        PageBusyError: what was mirrored of it is still being erased.
 
     """
     if page_id is None or name is None:
@@ -51,19 +55,29 @@ async def add_page(
 
 
 async def _ask(graph: GraphClient, access_token: str) -> tuple[str, str | None]:
-    try:
+    with asked("access_token"):
         answer = await graph.get(access_token, "me", "me", {"fields": "id,name"})
-    except (TokenDead, AccessDenied) as error:
-        raise PageRefusedError(f"Graph refuses this token: {error}", "access_token") from None
-    except (GraphUnavailable, RateLimited) as error:
-        raise PageRefusedError(
-            f"Graph can't be asked now ({error}): try again, or give page_id and name",
-            "access_token",
-            is_temporary=True,
-        ) from None
-    except GraphError as error:
-        raise PageRefusedError(f"Graph does not show a Page for this token: {error}", "access_token") from None
     page_id, name = answer.data.get("id"), answer.data.get("name")
     if not isinstance(page_id, str) or not page_id:
         raise PageRefusedError("Graph does not show a Page for this token: its answer has no id", "access_token")
     return page_id, name if isinstance(name, str) and name else None
+
+
+@contextmanager
+def asked(field: str) -> Iterator[None]:
+    """Ask Graph with a token that the owner gave in `field`.
+
+    Raises:
+        PageRefusedError: Graph refuses it, or can't be asked.
+
+    """
+    try:
+        yield
+    except (TokenDead, AccessDenied) as error:
+        raise PageRefusedError(f"Graph refuses this token: {error}", field) from None
+    except (GraphUnavailable, RateLimited) as error:
+        more = ", or give page_id and name" if field == "access_token" else ""
+        told = f"Graph can't be asked now ({error}): try again{more}"
+        raise PageRefusedError(told, field, is_temporary=True) from None
+    except GraphError as error:
+        raise PageRefusedError(f"Graph does not show a Page for this token: {error}", field) from None

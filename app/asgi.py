@@ -27,6 +27,8 @@ from app.numbers import DatabaseNumbers
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
 from app.rate import Rate
 from app.reconciling import graph_client, reconciler
+from app.removing import EVERY_SECONDS as REMOVING_EVERY_SECONDS
+from app.removing import PageEraser
 from app.routes import all_routes
 from app.settings import Settings, load_settings
 from app.webhook.delivery_reader import DeliveryReader
@@ -38,6 +40,8 @@ from app.webhook.last_seen import EVERY_SECONDS as LAST_SEEN_EVERY_SECONDS
 from app.webhook.last_seen import LastSeen
 from app.webhook.receiver import Receiver
 from app.webhook.redaction import redacted
+from app.words import EVERY_SECONDS as WORDS_EVERY_SECONDS
+from app.words import Words
 from reconciler.downtime import EVERY_SECONDS as HEARTBEAT_EVERY_SECONDS
 from reconciler.downtime import Heartbeat
 from reconciler.schedule import Job, scheduled
@@ -129,6 +133,8 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
             Job("journal", housekeeping.run_once, HOUSEKEEPING_EVERY_SECONDS),
             Job("erasures", JournalEraser(pool).run_once, ERASING_EVERY_SECONDS),
             Job("facebook-requests", requests.run_once, REQUESTS_EVERY_SECONDS),
+            Job("page-erasures", PageEraser(pool).run_once, REMOVING_EVERY_SECONDS),
+            Job("words", Words(pool).run_once, WORDS_EVERY_SECONDS),
             Job("last-seen", last_seen.run_once, LAST_SEEN_EVERY_SECONDS),
             Job("spool", drain.run_once, DRAIN_EVERY_SECONDS),
             Job("spool-adopt", spool.adopt, ADOPT_EVERY_SECONDS),

@@ -21,11 +21,25 @@ class TokenBox:
     """Encrypts with the first key, decrypts with any."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        fernets = [Fernet(key) for key in keys]
+        self._first, self._fernet = fernets[0], MultiFernet(fernets)
 
     def seal(self, token: str) -> str:
         """Encrypt a token for the database."""
         return self._fernet.encrypt(token.encode()).decode()
+
+    def renewed(self, sealed: str) -> str | None:
+        """Encrypt a stored token with the first key; None when it is already.
+
+        Raises:
+            TokenUnreadableError: none of the keys fits.
+
+        """
+        try:
+            self._first.decrypt(sealed.encode())
+        except InvalidToken:
+            return self.seal(self.open(sealed))
+        return None
 
     def open(self, sealed: str) -> str:
         """Decrypt a token of the database.

@@ -16,7 +16,14 @@ from reconciler.graph.errors import GraphError, GraphUnavailable, RateLimited, T
 from reconciler.tokens import TokenUnreadableError
 from sql.pace import bring_forward
 from sql.pages import read_page
-from sql.subscriptions import claim_checks, record_check, record_failed_check, refused_fields
+from sql.subscriptions import (
+    claim_checks,
+    read_wish,
+    record_check,
+    record_failed_check,
+    want_no_webhooks,
+    want_webhooks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,12 +102,15 @@ class Watchdog:
         """Check one Page and mend what is missing; None when Graph could not be asked, which is kept as its error."""
         async with self._pool.acquire() as connection:
             page = await read_page(connection, page_id)
-            refused = await refused_fields(connection, page_id)
+            wish = await read_wish(connection, page_id)
         if page is None:
             return None
         try:
             token = self._tokens.open(page.token_encrypted)
-            found = await self._mended(token, page_id, refused)
+            if not wish.is_wanted:
+                present = await subscribed_fields(self._client, token, page_id, self._app_id)
+                return Subscription(present, frozenset(), frozenset(), None)
+            found = await self._mended(token, page_id, wish.refused)
         except (TokenUnreadableError, GraphError) as error:
             log.warning("subscription_not_checked", page_id=page_id, reason=str(error))
             async with self._pool.acquire() as connection:
@@ -127,6 +137,28 @@ class Watchdog:
             )
             self._on_repair(page_id)
         return found
+
+    async def subscribe(self, page_id: str) -> Subscription | None:
+        """Subscribe a Page's webhooks because its owner wants them; None as `check` says."""
+        async with self._pool.acquire() as connection:
+            await want_webhooks(connection, page_id)
+        return await self.check(page_id)
+
+    async def unsubscribe(self, page_id: str) -> bool:
+        """End a Page's webhooks because its owner wants none; returns whether there is such a Page.
+
+        Raises:
+            TokenUnreadableError, GraphError: they could not be ended.
+
+        """
+        async with self._pool.acquire() as connection:
+            page = await read_page(connection, page_id)
+        if page is None:
+            return False
+        await self._client.delete(self._tokens.open(page.token_encrypted), page_id, f"{page_id}/subscribed_apps", {})
+        async with self._pool.acquire() as connection:
+            await want_no_webhooks(connection, page_id)
+        return True
 
     async def _mended(self, token: str, page_id: str, refused: frozenset[str]) -> Subscription:
         """Subscribe what is missing. Fields refused before are asked for again, but no longer each alone."""

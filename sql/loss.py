@@ -75,6 +75,14 @@ _EXPECTED = """
 """
 
 
+_LOSS_PERCENT = """
+    round(
+        100.0 * count(*) FILTER (WHERE e.missed)
+        / NULLIF(count(*) FILTER (WHERE e.missed OR e.sent_at + $5::interval <= $4), 0), 3
+    )::double precision
+"""
+
+
 async def loss_by_hour(
     connection: Connection, *, since: datetime, until: datetime, page_id: str | None, now: datetime
 ) -> list[asyncpg.Record]:
@@ -97,10 +105,7 @@ async def loss_by_hour(
             count(*) FILTER (WHERE e.missed AND e.webhook_seen_at IS NOT NULL) AS late,
             count(*) FILTER (WHERE NOT e.missed AND e.webhook_seen_at IS NULL AND e.sent_at + $5::interval > $4)
                 AS undecided,
-            round(
-                100.0 * count(*) FILTER (WHERE e.missed)
-                / NULLIF(count(*) FILTER (WHERE e.missed OR e.sent_at + $5::interval <= $4), 0), 3
-            )::double precision AS loss_percent,
+            {_LOSS_PERCENT} AS loss_percent,
             percentile_cont(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (
                 ORDER BY GREATEST(extract(epoch FROM e.webhook_seen_at - e.sent_at)::double precision, 0)
             ) FILTER (WHERE e.webhook_seen_at IS NOT NULL) AS webhook_lateness,
@@ -112,6 +117,30 @@ async def loss_by_hour(
         """,
         since,
         until,
+        page_id,
+        now,
+        MISSED_AFTER,
+    )
+
+
+async def loss_since(
+    connection: Connection, since: datetime, *, page_id: str | None = None, now: datetime
+) -> list[asyncpg.Record]:
+    """Per Page, or of one: what was sent since then, what was missed of it and repaired, and which share."""
+    return await connection.fetch(
+        f"""
+        WITH e AS MATERIALIZED ({_EXPECTED})
+        SELECT
+            e.page_id,
+            count(*) AS sent,
+            count(*) FILTER (WHERE e.missed) AS missed,
+            count(*) FILTER (WHERE e.missed AND e.sync_seen_at IS NOT NULL) AS repaired,
+            {_LOSS_PERCENT} AS loss_percent
+        FROM e
+        GROUP BY e.page_id
+        """,
+        since,
+        now,
         page_id,
         now,
         MISSED_AFTER,

@@ -107,7 +107,7 @@ async def silent_pages(connection: Connection) -> tuple[datetime, list[str]]:
         f"""
         SELECT now(), COALESCE(array_agg(p.page_id ORDER BY p.page_id) FILTER (WHERE p.page_id IS NOT NULL), '{{}}')
         FROM facebook_pages AS p JOIN page_subscriptions AS s ON s.page_id = p.page_id
-        WHERE p.state = 'active' AND {IS_SILENT}
+        WHERE p.state = 'active' AND s.is_wanted AND {IS_SILENT}
         AND (p.brought_forward_at IS NULL OR p.brought_forward_at < s.last_webhook_at)
         """
     )

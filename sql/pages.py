@@ -18,15 +18,30 @@ _SHOWN = """
     SELECT
         p.page_id, p.name, p.state, p.state_reason, p.subscribed_at, p.watermark, p.last_synced_at, p.next_sync_at,
         p.sync_interval_seconds, p.daily_call_budget, p.calls_last_day, p.usage_percent,
-        s.last_webhook_at, s.checked_at AS subscription_checked_at, s.subscribed_fields, s.refused_fields,
+        c.until AS cooldown_until, c.reason AS cooldown_reason,
+        s.last_webhook_at, COALESCE(s.is_wanted, true) AS subscription_is_wanted,
+        s.checked_at AS subscription_checked_at, s.subscribed_fields, s.refused_fields,
         s.error AS subscription_error, p.created_at, p.updated_at
-    FROM facebook_pages AS p LEFT JOIN page_subscriptions AS s ON s.page_id = p.page_id
+    FROM facebook_pages AS p
+    LEFT JOIN page_subscriptions AS s ON s.page_id = p.page_id
+    LEFT JOIN LATERAL (
+        SELECT d.until, d.reason FROM cooldowns AS d
+        WHERE d.scope IN ('app', 'page:' || p.page_id) AND d.until > now()
+        ORDER BY d.until DESC LIMIT 1
+    ) AS c ON true
     WHERE p.state <> 'removed'
 """
 
 
 # the fields of Meta's that bring messages
 EXPECTED_FIELDS = ("messages", "message_echoes", "messaging_postbacks")
+
+
+class PageBusyError(Exception):
+    """What was mirrored of this Page is still being erased: add it once that is done."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
 
 
 class Page(NamedTuple):
@@ -52,8 +67,15 @@ async def put_page(
     """Add a Page, or give a known one a new token and make it active again; returns whether it is new.
 
     A Page that was removed begins to be expected of webhooks afresh.
+
+    Raises:
+        PageBusyError: what was mirrored of it is still being erased.
+
     """
     async with connection.transaction():
+        before = await connection.fetchval("SELECT state FROM facebook_pages WHERE page_id = $1 FOR UPDATE", page_id)
+        if await connection.fetchval("SELECT true FROM page_erasures WHERE page_id = $1 AND done_at IS NULL", page_id):
+            raise PageBusyError
         row = await connection.fetchrow(
             """
             INSERT INTO facebook_pages AS p (page_id, name, token_encrypted, subscribed_at, next_sync_at)
@@ -73,8 +95,19 @@ async def put_page(
             token_encrypted,
             now,
         )
-        await expect_fields(connection, page_id, EXPECTED_FIELDS)
+        if before == "removed":
+            await connection.execute(
+                "UPDATE page_subscriptions SET is_wanted = true, next_check_at = now() WHERE page_id = $1", page_id
+            )
+        await expect_again(connection, page_id)
     return bool(row and row["is_new"])
+
+
+async def expect_again(connection: Connection, page_id: str) -> None:
+    """Expect a Page's webhooks from now on, unless its owner ended their subscription."""
+    if await connection.fetchval("SELECT true FROM page_subscriptions WHERE page_id = $1 AND NOT is_wanted", page_id):
+        return
+    await expect_fields(connection, page_id, EXPECTED_FIELDS)
 
 
 async def list_pages(connection: Connection) -> list[asyncpg.Record]:
@@ -122,11 +155,57 @@ async def remove_page(connection: Connection, page_id: str) -> bool:
             page_id,
         )
         await expect_no_more(connection, page_id)
-        open_runs = await connection.fetch(
-            "SELECT id FROM sync_runs WHERE page_id = $1 AND state IN ('queued', 'running')", page_id
-        )
-        await cancel_runs(connection, [run["id"] for run in open_runs], "the Page was removed")
+        await _cancel_all(connection, page_id, "the Page was removed")
     return bool(done != "UPDATE 0")
+
+
+async def pause_page(connection: Connection, page_id: str, *, now: datetime) -> bool:
+    """Stop syncing a Page by its owner's will, and expect no webhooks of it; returns whether there is one.
+
+    What webhooks bring all the same is stored.
+    """
+    async with connection.transaction():
+        done = await connection.execute(
+            """
+            UPDATE facebook_pages SET state = 'paused', state_reason = 'paused by its owner', updated_at = $2
+            WHERE page_id = $1 AND state <> 'removed'
+            """,
+            page_id,
+            now,
+        )
+        await expect_no_more(connection, page_id)
+        await _cancel_all(connection, page_id, "the Page was paused")
+    return bool(done != "UPDATE 0")
+
+
+async def resume_page(connection: Connection, page_id: str, *, now: datetime) -> str | None:
+    """Sync a paused Page again, at once; returns the state that it was in, None when there is no such Page.
+
+    Only a paused one changes: one whose token is dead needs another token.
+    """
+    async with connection.transaction():
+        before: str | None = await connection.fetchval(
+            "SELECT state FROM facebook_pages WHERE page_id = $1 AND state <> 'removed' FOR UPDATE", page_id
+        )
+        if before == "paused":
+            await connection.execute(
+                """
+                UPDATE facebook_pages SET state = 'active', state_reason = NULL, next_sync_at = $2, updated_at = $2
+                WHERE page_id = $1
+                """,
+                page_id,
+                now,
+            )
+            await connection.execute("UPDATE page_subscriptions SET next_check_at = now() WHERE page_id = $1", page_id)
+            await expect_again(connection, page_id)
+    return before
+
+
+async def _cancel_all(connection: Connection, page_id: str, reason: str) -> None:
+    open_runs = await connection.fetch(
+        "SELECT id FROM sync_runs WHERE page_id = $1 AND state IN ('queued', 'running')", page_id
+    )
+    await cancel_runs(connection, [run["id"] for run in open_runs], reason)
 
 
 async def stop_page(connection: Connection, page: Page, state: str, reason: str, *, now: datetime) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sql.loss import expect_fields, expect_no_more
 
@@ -71,7 +71,7 @@ async def claim_checks(connection: Connection, *, limit: int) -> list[str]:
         f"""
         WITH due AS (
             SELECT s.page_id FROM page_subscriptions AS s JOIN facebook_pages AS p ON p.page_id = s.page_id
-            WHERE p.state = 'active'
+            WHERE p.state = 'active' AND s.is_wanted
             AND (
                 s.next_check_at <= now()
                 OR ({IS_SILENT} AND s.checked_at < now() - $2::interval AND s.next_check_at < now() + $3::interval - $2)
@@ -138,10 +138,44 @@ async def record_check(
         await expect_fields(connection, page_id, subscribed)
 
 
-async def refused_fields(connection: Connection, page_id: str) -> frozenset[str]:
-    """Fields that Graph did not let this Page subscribe to when last asked."""
-    fields = await connection.fetchval("SELECT refused_fields FROM page_subscriptions WHERE page_id = $1", page_id)
-    return frozenset(fields or ())
+class Wish(NamedTuple):
+    """Whether the owner wants a Page's webhooks, and which fields Graph did not let it subscribe to when last asked."""
+
+    is_wanted: bool
+    refused: frozenset[str]
+
+
+async def read_wish(connection: Connection, page_id: str) -> Wish:
+    """What is to be subscribed of a Page."""
+    rows = await connection.fetch(
+        "SELECT is_wanted, refused_fields FROM page_subscriptions WHERE page_id = $1", page_id
+    )
+    return Wish(rows[0]["is_wanted"], frozenset(rows[0]["refused_fields"])) if rows else Wish(True, frozenset())
+
+
+async def want_webhooks(connection: Connection, page_id: str) -> None:
+    """Keep a Page subscribed from now on: by its owner's will."""
+    await connection.execute(
+        """
+        INSERT INTO page_subscriptions (page_id) VALUES ($1)
+        ON CONFLICT (page_id) DO UPDATE SET is_wanted = true, next_check_at = now()
+        """,
+        page_id,
+    )
+
+
+async def want_no_webhooks(connection: Connection, page_id: str) -> None:
+    """Leave a Page without webhooks, and expect none: its owner has ended them."""
+    async with connection.transaction():
+        await connection.execute(
+            """
+            INSERT INTO page_subscriptions (page_id, is_wanted, checked_at) VALUES ($1, false, now())
+            ON CONFLICT (page_id) DO UPDATE SET
+                is_wanted = false, checked_at = now(), subscribed_fields = '{}', error = NULL
+            """,
+            page_id,
+        )
+        await expect_no_more(connection, page_id)
 
 
 async def record_failed_check(connection: Connection, page_id: str, error: str) -> None:

@@ -7,12 +7,14 @@ import sys
 import typer
 
 from app.adding import PageRefusedError
-from app.cli import demo, doctor, erase, journal, keys, loss, pages, serve, simulate, syncs
+from app.cli import demo, doctor, erase, journal, keys, loss, pages, rotate, serve, simulate, syncs
 from app.cli.simulate import SimulateError
 from app.database import DatabaseError
+from app.removing import StillSubscribedError
 from app.settings import SettingsError
 from sql.embedded import EmbeddedPostgresError
 from sql.errors import MigrationError
+from sql.pages import PageBusyError
 
 cli = typer.Typer(
     name="messenger-mirror",
@@ -33,11 +35,21 @@ cli.command("audit")(syncs.audit)
 cli.command("doctor")(doctor.doctor)
 cli.command("simulate")(simulate.simulate)
 cli.command("loss")(loss.loss)
+cli.command("rotate-key")(rotate.rotate)
 cli.command("replay")(journal.replay)
 cli.command("erase")(erase.erase)
 
 # what a user can mend: its text says how, a traceback would not
-_TOLD = (SettingsError, DatabaseError, MigrationError, EmbeddedPostgresError, PageRefusedError, SimulateError)
+_TOLD = (
+    SettingsError,
+    DatabaseError,
+    MigrationError,
+    EmbeddedPostgresError,
+    PageRefusedError,
+    PageBusyError,
+    StillSubscribedError,
+    SimulateError,
+)
 
 
 def main() -> None:

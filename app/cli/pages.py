@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
@@ -12,15 +13,23 @@ from rich.table import Table
 from app.adding import add_page
 from app.checking import check_page
 from app.cli.session import console, opened, read_settings
+from app.importing import import_pages
 from app.reconciling import graph_client, new_watchdog
+from app.removing import PageEraser
+from app.removing import remove as remove_page
 from app.settings import DatabaseSettings, Settings
-from reconciler.tokens import TokenBox
-from sql.pages import list_pages, remove_page
+from reconciler.graph.errors import GraphError
+from reconciler.tokens import TokenBox, TokenUnreadableError
+from sql.pages import list_pages, pause_page, resume_page
 
 if TYPE_CHECKING:
     import asyncpg
 
-cli = typer.Typer(help="Add, list, check and remove Pages.", no_args_is_help=True)
+    from app.importing import Imported
+
+cli = typer.Typer(help="Which Pages are mirrored: add, list, check, pause and remove them.", no_args_is_help=True)
+
+PageArgument = Annotated[str, typer.Argument(metavar="PAGE_ID", help="the Page's id")]
 
 
 @cli.command()
@@ -33,11 +42,7 @@ def add(
 ) -> None:
     """Add a Page by its access token, or give a known Page a new one. The token is stored encrypted."""
     settings = read_settings(Settings)
-    if token is None:
-        token = typer.prompt("Page access token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    token = token.strip()
-    if not token:
-        raise typer.BadParameter("the token is empty")
+    token = _given(token, "Page access token")
 
     async def work() -> None:
         async with opened(settings) as pool, graph_client(settings) as graph:
@@ -49,6 +54,40 @@ def add(
         console.print("; ".join(troubles) if troubles else "its webhooks are subscribed", markup=False)
 
     asyncio.run(work())
+
+
+@cli.command("import")
+def take_all(
+    token: Annotated[
+        str | None, typer.Option(envvar="USER_ACCESS_TOKEN", help="asked for, or read from standard input, when absent")
+    ] = None,
+) -> None:
+    """Add all Pages of a person by the person's user access token, which is not kept."""
+    settings = read_settings(Settings)
+    token = _given(token, "User access token")
+
+    async def work() -> list[tuple[Imported, list[str]]]:
+        async with opened(settings) as pool, graph_client(settings) as graph:
+            tokens = TokenBox(settings.encryption_keys)
+            watchdog = new_watchdog(settings, pool, graph, tokens)
+            pages = await import_pages(pool, graph, tokens, token)
+            return [
+                (page, await check_page(pool, graph, tokens, watchdog, page.page_id) if page.reason is None else [])
+                for page in pages
+            ]
+
+    for page, troubles in asyncio.run(work()):
+        more = page.reason or "; ".join(troubles) or "its webhooks are subscribed"
+        console.print(f"{page.page_id} {page.name or ''}: {page.outcome}; {more}", markup=False)
+
+
+def _given(token: str | None, what: str) -> str:
+    if token is None:
+        token = typer.prompt(what, hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    token = token.strip()
+    if not token:
+        raise typer.BadParameter("the token is empty")
+    return token
 
 
 @cli.command("list")
@@ -69,18 +108,112 @@ def show() -> None:
 
 
 @cli.command()
-def remove(page_id: Annotated[str, typer.Argument(help="the Page's id")]) -> None:
-    """Forget a Page's token and stop syncing it; what was mirrored stays."""
+def pause(page_id: PageArgument) -> None:
+    """Stop syncing a Page, and expect no webhooks of it; what they bring all the same is stored."""
     settings = read_settings(DatabaseSettings)
 
     async def work() -> bool:
         async with opened(settings) as pool, pool.acquire() as connection:
-            return await remove_page(connection, page_id)
+            return await pause_page(connection, page_id, now=datetime.now(UTC))
 
     if not asyncio.run(work()):
-        console.print(f"no Page {page_id}")
+        _unknown(page_id)
+    console.print(f"Page {page_id} is paused: `messenger-mirror pages resume {page_id}` goes on")
+
+
+@cli.command()
+def resume(page_id: PageArgument) -> None:
+    """Sync a paused Page again, at once."""
+    settings = read_settings(DatabaseSettings)
+
+    async def work() -> str | None:
+        async with opened(settings) as pool, pool.acquire() as connection:
+            return await resume_page(connection, page_id, now=datetime.now(UTC))
+
+    before = asyncio.run(work())
+    if before is None:
+        _unknown(page_id)
+    if before == "needs_reauth":
+        console.print(f"the token of Page {page_id} is dead: add the Page again with a new one")
         raise typer.Exit(1)
-    console.print(f"Page {page_id} removed; its conversations stay")
+    console.print(f"Page {page_id} is synced")
+
+
+@cli.command()
+def subscribe(page_id: PageArgument) -> None:
+    """Subscribe a Page's webhooks, and keep them subscribed from now on."""
+    settings = read_settings(Settings)
+
+    async def work() -> list[str]:
+        async with opened(settings) as pool, graph_client(settings) as graph:
+            tokens = TokenBox(settings.encryption_keys)
+            watchdog = new_watchdog(settings, pool, graph, tokens)
+            async with pool.acquire() as connection:
+                known = {page["page_id"] for page in await list_pages(connection)}
+            if page_id not in known:
+                _unknown(page_id)
+            await watchdog.subscribe(page_id)
+            return await check_page(pool, graph, tokens, watchdog, page_id)
+
+    troubles = asyncio.run(work())
+    console.print("; ".join(troubles) if troubles else "its webhooks are subscribed", markup=False)
+    if troubles:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def unsubscribe(page_id: PageArgument) -> None:
+    """End a Page's webhooks, and leave them ended: it is only synced."""
+    settings = read_settings(Settings)
+
+    async def work() -> bool:
+        async with opened(settings) as pool, graph_client(settings) as graph:
+            watchdog = new_watchdog(settings, pool, graph, TokenBox(settings.encryption_keys))
+            return await watchdog.unsubscribe(page_id)
+
+    try:
+        found = asyncio.run(work())
+    except (GraphError, TokenUnreadableError) as error:
+        console.print(f"its webhooks could not be ended: {error}", markup=False)
+        raise typer.Exit(1) from None
+    if not found:
+        _unknown(page_id)
+    console.print(f"the webhooks of Page {page_id} have ended")
+
+
+@cli.command()
+def remove(
+    page_id: PageArgument,
+    erase: Annotated[bool, typer.Option("--erase", help="also erase what was mirrored of it, for good")] = False,  # noqa: FBT002 - a flag
+    keep_webhooks: Annotated[bool, typer.Option("--keep-webhooks", help="don't end its webhooks")] = False,  # noqa: FBT002
+    yes: Annotated[bool, typer.Option("--yes", help="don't ask whether it is meant")] = False,  # noqa: FBT002
+) -> None:
+    """End a Page's webhooks, forget its token and stop syncing it; what was mirrored stays unless told otherwise."""
+    settings = read_settings(Settings)
+    if erase and not yes:
+        typer.confirm(f"Erase all that was mirrored of Page {page_id}? It can't be undone", abort=True)
+
+    async def work() -> dict[str, int] | None:
+        async with opened(settings) as pool, graph_client(settings) as graph:
+            watchdog = new_watchdog(settings, pool, graph, TokenBox(settings.encryption_keys))
+            if not await remove_page(pool, watchdog, page_id, unsubscribe=not keep_webhooks, erase=erase):
+                return None
+            return await PageEraser(pool).run_once(page_id) if erase else {}
+
+    erased = asyncio.run(work())
+    if erased is None:
+        _unknown(page_id)
+    elif erased:
+        console.print(
+            f"Page {page_id} removed; {erased['rows']} rows erased, {erased['deliveries']} deliveries redacted"
+        )
+    else:
+        console.print(f"Page {page_id} removed; its conversations stay")
+
+
+def _unknown(page_id: str) -> NoReturn:
+    console.print(f"no Page {page_id}")
+    raise typer.Exit(1)
 
 
 @cli.command()

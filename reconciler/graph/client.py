@@ -103,6 +103,10 @@ class GraphClient:
         """Call `POST` likewise; only for what may be done twice: an answer that is lost is asked for again."""
         return await self._tried("POST", token, page_id, path, params)
 
+    async def delete(self, token: str, page_id: str, path: str, params: Mapping[str, str | int]) -> Answer:
+        """Call `DELETE` likewise: what is not there any more is as it should be."""
+        return await self._tried("DELETE", token, page_id, path, params)
+
     async def _tried(self, method: str, token: str, page_id: str, path: str, params: Mapping[str, str | int]) -> Answer:
         failures = count()
 

@@ -53,6 +53,8 @@ class FakeGraph:
         self.gate.set()
         self.waiting = asyncio.Semaphore(0)
         self.paths: list[str] = []
+        self.persons: dict[str, list[dict[str, Any]]] = {}  # {user token: rows of /me/accounts}, two a page
+        self.subscribed: dict[str, list[str]] = {}  # {page_id: fields}
 
     def add(self, token: str, page_id: str, *threads: dict[str, Any], name: str = "A Page") -> None:
         self.pages[token] = FakePage(page_id, name, list(threads))
@@ -79,8 +81,39 @@ class FakeGraph:
         """As a side effect of respx."""
         if self.is_away:
             raise httpx.ConnectError("no route", request=request)
-        status, body = await self.answer(request.url.path, request.headers.get("authorization", ""))
+        authorization = request.headers.get("authorization", "")
+        if request.url.path.endswith("/subscribed_apps") and self.refusal is None:
+            status, body = self._subscription(request, authorization)
+        elif request.url.path.endswith("/me/accounts") and self.refusal is None:
+            status, body = self._accounts(request, authorization)
+        else:
+            status, body = await self.answer(request.url.path, authorization)
         return httpx.Response(status, json=body, headers={"date": format_datetime(datetime.now(UTC), usegmt=True)})
+
+    def _subscription(self, request: httpx.Request, authorization: str) -> tuple[int, dict[str, Any]]:
+        page = self.pages.get(authorization.removeprefix("Bearer "))
+        if page is None:
+            return 400, graph_error(190, "Malformed access token")
+        self.paths.append(f"{request.method} {request.url.path}")
+        if request.method == "DELETE":
+            self.subscribed.pop(page.page_id, None)
+        elif request.method == "POST":
+            self.subscribed[page.page_id] = request.url.params["subscribed_fields"].split(",")
+        else:
+            fields = self.subscribed.get(page.page_id)
+            return 200, {"data": [{"id": "4400", "subscribed_fields": fields}] if fields else []}
+        return 200, {"success": True}
+
+    def _accounts(self, request: httpx.Request, authorization: str) -> tuple[int, dict[str, Any]]:
+        rows = self.persons.get(authorization.removeprefix("Bearer "))
+        if rows is None:
+            return 400, graph_error(190, "Malformed access token")
+        self.paths.append(str(request.url))
+        start = int(request.url.params.get("after", "0"))
+        paging: dict[str, Any] = {"cursors": {"after": str(start + 2)}}
+        if start + 2 < len(rows):
+            paging["next"] = "https://graph.test/next"
+        return 200, {"data": rows[start : start + 2], "paging": paging}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application."""

@@ -21,6 +21,7 @@ ARRIVAL = {
     "message_reactions": {"delivery_day", "delivery_id", "updated_at"},
     "conversation_events": {"delivery_day", "delivery_id", "received_at", "seen_batch", "updated_at"},
     "conversation_tags": {"created_at"},
+    "conversation_names": set(),
     "erasures": {"erased_at", "journal_day", "journal_done_at"},
 }
 KEYS = {
@@ -30,6 +31,7 @@ KEYS = {
     "message_reactions": "page_id, mid, actor",
     "conversation_events": "page_id, event_key",
     "conversation_tags": "page_id, psid, tag_id",
+    "conversation_names": "page_id, psid",
     "erasures": "page_id, psid",
 }
 

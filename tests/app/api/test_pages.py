@@ -41,7 +41,8 @@ async def test_a_page_is_added_by_its_token_alone_and_graph_says_which_it_is(
     page = response.json()
     assert page.keys() >= SHOWN | PACE
     known = await columns(service, "facebook_pages") | await columns(service, "page_subscriptions")
-    assert {name.removeprefix("subscription_") for name in page} - {"audit"} <= known
+    derived = {"audit", "loss_today", "cooldown_until", "cooldown_reason"}
+    assert {name.removeprefix("subscription_") for name in page} - derived <= known
     assert (page["page_id"], page["name"], page["state"]) == (PAGE, "Café ☕", "active")
     assert (await service.http.get(f"/api/pages/{PAGE}")).json() == page
     assert (await service.http.get("/api/pages")).json() == {"data": [page]}

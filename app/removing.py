@@ -1,0 +1,167 @@
+"""Remove a Page: end its webhooks, forget its token, and, where that is asked for, erase what was mirrored of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.webhook.items import Misshapen, explode
+from app.webhook.redaction import redacted, text_at
+from reconciler.graph.errors import GraphError, GraphUnavailable, RateLimited
+from reconciler.tokens import TokenUnreadableError
+from sql.deliveries import journal_days
+from sql.erasure_journal import lock_deliveries, put_redacted
+from sql.json_values import UnreadableJsonError, loads
+from sql.page_erasures import (
+    claim_page_erasure,
+    erase_rows,
+    find_page_in_journal,
+    let_page_erasure_go,
+    note_journal_day,
+    note_page_erased,
+    request_page_erasure,
+)
+from sql.pages import remove_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+    from uuid import UUID
+
+    import asyncpg
+
+    from reconciler.watchdog import Watchdog
+    from sql.page_erasures import PageErasure
+    from sql.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+EVERY_SECONDS = 30.0
+SEARCHED_AT_ONCE = 2000
+REDACTED_AT_ONCE = 20  # each may have 4 MiB
+
+
+class StillSubscribedError(Exception):
+    """Graph can't be asked now to end the Page's webhooks, and only its token can: nothing was done."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{self.__doc__} ({reason})")
+
+
+async def remove(
+    pool: Pool, watchdog: Watchdog, page_id: str, *, unsubscribe: bool, erase: bool, now: datetime | None = None
+) -> bool:
+    """Remove a Page; returns whether there was one. What is to be erased goes once `PageEraser` sees to it.
+
+    Where Graph refuses for good to end the webhooks, as with a dead token, they go on, and what they bring is stored.
+
+    Raises:
+        StillSubscribedError: Graph can't be asked now.
+
+    """
+    if unsubscribe:
+        try:
+            await watchdog.unsubscribe(page_id)
+        except (GraphUnavailable, RateLimited) as error:
+            raise StillSubscribedError(str(error)) from None
+        except (GraphError, TokenUnreadableError) as error:
+            log.warning("removed_page_stays_subscribed", page_id=page_id, reason=str(error))
+    async with pool.acquire() as connection, connection.transaction():
+        removed = await remove_page(connection, page_id)
+        if removed and erase:
+            await request_page_erasure(connection, page_id, now=now or datetime.now(UTC))
+    return removed
+
+
+class PageEraser:
+    """Erases what was mirrored of removed Pages. Any number may run, and go on where another was killed."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def run_once(self, page_id: str | None = None) -> dict[str, int]:
+        """See to all that is to be erased, or to one Page's; returns how many rows and bodies of the journal went."""
+        pages = rows = bodies = 0
+        while True:
+            async with self._pool.acquire() as connection:
+                erasure = await claim_page_erasure(connection, page_id)
+            if erasure is None:
+                return {"pages": pages, "rows": rows, "deliveries": bodies}
+            try:
+                rows += await self._erase_rows(erasure)
+                bodies += await self._erase_journal(erasure)
+            except BaseException:
+                async with self._pool.acquire() as connection:
+                    await let_page_erasure_go(connection, erasure)
+                raise
+            async with self._pool.acquire() as connection:
+                await note_page_erased(connection, erasure, now=datetime.now(UTC))
+            log.info("page_erased", page_id=erasure.page_id)
+            pages += 1
+
+    async def _erase_rows(self, erasure: PageErasure) -> int:
+        rows = 0
+        while True:
+            async with self._pool.acquire() as connection, connection.transaction():
+                done = await erase_rows(connection, erasure.page_id)
+            if not done:
+                return rows
+            rows += done
+
+    async def _erase_journal(self, erasure: PageErasure) -> int:
+        async with self._pool.acquire() as connection:
+            days = await journal_days(connection)
+        changed = 0
+        for day in days:
+            if erasure.journal_day is None or day > erasure.journal_day:
+                changed += await self._erase_day(erasure, day)
+                async with self._pool.acquire() as connection:
+                    await note_journal_day(connection, erasure, day)
+        return changed
+
+    async def _erase_day(self, erasure: PageErasure, day: date) -> int:
+        changed = 0
+        after: UUID | None = None
+        while True:
+            async with self._pool.acquire() as connection:
+                after, found = await find_page_in_journal(connection, erasure, day, after, limit=SEARCHED_AT_ONCE)
+            for start in range(0, len(found), REDACTED_AT_ONCE):
+                changed += await self._redact(erasure, day, found[start : start + REDACTED_AT_ONCE])
+            if after is None:
+                return changed
+
+    async def _redact(self, erasure: PageErasure, day: date, ids: Sequence[UUID]) -> int:
+        changed = 0
+        async with self._pool.acquire() as connection, connection.transaction():
+            rows = await lock_deliveries(connection, [(day, delivery_id) for delivery_id in ids])
+            # webhooks that come in meanwhile must not wait
+            left = await asyncio.to_thread(lambda: [_without(row, erasure.page_id) for row in rows])
+            for row, of_others in zip(rows, left, strict=True):
+                if of_others is not None:
+                    await put_redacted(connection, row, *of_others)
+                    changed += 1
+        return changed
+
+
+def _without(row: asyncpg.Record, page_id: str) -> tuple[bytes, list[dict[str, str]]] | None:
+    """A body without a Page's items, and the dead letters that are left; None when it has none of the Page's.
+
+    What can't be read goes where it holds the Page's id.
+    """
+    body = row["body"]
+    try:
+        found = list(explode(loads(body)))
+    except UnreadableJsonError:
+        found = [Misshapen("", "unreadable")]
+    paths = {
+        item.path
+        for item in found
+        if (page_id in text_at(body, item.path) if isinstance(item, Misshapen) else item.page_id == page_id)
+    }
+    if not paths:
+        return None
+    left = [letter for letter in row["dead_letters"] or () if letter["path"] not in paths]
+    return redacted(body, paths), left

@@ -1,0 +1,140 @@
+"""Erasing all that was mirrored of a Page: which Pages it is to be done for, and the rows, chunk by chunk."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+    from uuid import UUID
+
+    from sql.upsert import Connection
+
+ROWS_AT_ONCE = 5_000
+CLAIM = timedelta(minutes=10)  # then whoever held it has died
+# children first: what is left when it is interrupted still hangs together
+_TABLES = {
+    "message_reactions": "page_id, mid, actor",
+    "messages": "page_id, mid",
+    "conversation_events": "page_id, event_key",
+    "conversation_tags": "page_id, psid, tag_id",
+    "conversation_names": "page_id, psid",
+    "unfinished_threads": "page_id, run_id, thread_id",
+    "conversation_threads": "page_id, thread_id",
+    "conversations": "page_id, psid",
+}
+
+
+class PageErasure(NamedTuple):
+    """A Page whose data is to go, and of the journal's days after `journal_day` what came in by `requested_at`."""
+
+    page_id: str
+    requested_at: datetime
+    journal_day: date | None
+
+
+async def request_page_erasure(connection: Connection, page_id: str, *, now: datetime) -> None:
+    """Have all that was mirrored of a Page erased; it was removed before."""
+    await connection.execute(
+        """
+        INSERT INTO page_erasures (page_id, requested_at) VALUES ($1, $2)
+        ON CONFLICT (page_id) DO UPDATE SET
+            requested_at = excluded.requested_at, claimed_until = NULL, journal_day = NULL, done_at = NULL
+        """,
+        page_id,
+        now,
+    )
+    await connection.execute("UPDATE facebook_pages SET name = NULL WHERE page_id = $1 AND state = 'removed'", page_id)
+
+
+async def claim_page_erasure(connection: Connection, page_id: str | None = None) -> PageErasure | None:
+    """Take on the erasure that waits the longest, or this Page's; None when there is none that nobody has taken on."""
+    rows = await connection.fetch(
+        """
+        UPDATE page_erasures AS e SET claimed_until = now() + $2::interval
+        WHERE e.page_id = (
+            SELECT o.page_id FROM page_erasures AS o
+            WHERE o.done_at IS NULL AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+            AND ($1::text IS NULL OR o.page_id = $1)
+            ORDER BY o.requested_at, o.page_id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+        )
+        RETURNING e.page_id, e.requested_at, e.journal_day
+        """,
+        page_id,
+        CLAIM,
+    )
+    return PageErasure(*rows[0]) if rows else None
+
+
+async def erase_rows(connection: Connection, page_id: str) -> int:
+    """Erase the next rows of a Page, in a transaction of their own; returns how many: none when nothing is left."""
+    await connection.execute(
+        "UPDATE page_erasures SET claimed_until = now() + $2::interval WHERE page_id = $1", page_id, CLAIM
+    )
+    for table, key in _TABLES.items():
+        done = await connection.execute(
+            f"""
+            WITH doomed AS MATERIALIZED (
+                SELECT {key} FROM {table} WHERE page_id = $1 ORDER BY {key} LIMIT {ROWS_AT_ONCE} FOR UPDATE
+            )
+            DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM doomed)
+            """,
+            page_id,
+        )
+        if done != "DELETE 0":
+            return int(done.split()[-1])
+    return 0
+
+
+async def find_page_in_journal(
+    connection: Connection, erasure: PageErasure, day: date, after: UUID | None, *, limit: int
+) -> tuple[UUID | None, list[UUID]]:
+    """Look through the next `limit` deliveries of a day for bodies that may tell of a Page.
+
+    Returns the last one looked at, None at the day's end, and those found.
+    """
+    [(last, found)] = await connection.fetch(
+        """
+        WITH w AS MATERIALIZED (
+            SELECT d.id, position($4::bytea IN d.body) > 0 AND d.received_at <= $5 AS is_found
+            FROM webhook_deliveries AS d
+            WHERE d.day = $1 AND ($2::uuid IS NULL OR d.id > $2)
+            ORDER BY d.id LIMIT $3
+        )
+        SELECT (SELECT w.id FROM w ORDER BY w.id DESC LIMIT 1), ARRAY(SELECT w.id FROM w WHERE w.is_found ORDER BY w.id)
+        """,
+        day,
+        after,
+        limit,
+        erasure.page_id.encode(),
+        erasure.requested_at,
+    )
+    return last, found
+
+
+async def note_journal_day(connection: Connection, erasure: PageErasure, day: date) -> None:
+    """Record that the journal is rid of a Page up to this day."""
+    await connection.execute(
+        """
+        UPDATE page_erasures SET journal_day = $3, claimed_until = now() + $4::interval
+        WHERE page_id = $1 AND requested_at = $2
+        """,
+        *erasure[:2],
+        day,
+        CLAIM,
+    )
+
+
+async def note_page_erased(connection: Connection, erasure: PageErasure, *, now: datetime) -> None:
+    """Record that all of a Page has gone."""
+    await connection.execute(
+        "UPDATE page_erasures SET done_at = $3, claimed_until = NULL WHERE page_id = $1 AND requested_at = $2",
+        *erasure[:2],
+        now,
+    )
+
+
+async def let_page_erasure_go(connection: Connection, erasure: PageErasure) -> None:
+    """Leave it to whoever looks next."""
+    await connection.execute("UPDATE page_erasures SET claimed_until = NULL WHERE page_id = $1", erasure.page_id)

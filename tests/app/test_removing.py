@@ -1,0 +1,164 @@
+"""Removed Pages whose data is erased: no row of theirs is left, nor a byte in the journal, and others keep theirs."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from app.removing import PageEraser
+from sql.page_erasures import claim_page_erasure, erase_rows, request_page_erasure
+from tests.app.graph import thread
+from tests.app.service import PAGE_TOKEN, add_page, assert_problem, deliver, text_delivery
+
+if TYPE_CHECKING:
+    from sql.pool import Pool
+    from tests.app.graph import FakeGraph
+    from tests.app.service import Service
+
+PAGE, OTHER = "1001", "1002"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+# control tables: they tell of a Page that it was there, and of runs
+KEPT = {"facebook_pages", "page_erasures", "page_subscriptions", "webhook_expectations", "sync_runs"}
+
+
+async def tables_with(pool: Pool, page_id: str) -> set[str]:
+    """The tables that hold rows of a Page."""
+    async with pool.acquire() as connection:
+        names = await connection.fetch(
+            """
+            SELECT c.table_name FROM information_schema.columns AS c JOIN information_schema.tables AS t
+            ON t.table_schema = c.table_schema AND t.table_name = c.table_name
+            WHERE c.column_name = 'page_id' AND t.table_type = 'BASE TABLE' AND c.table_schema = 'public'
+            """
+        )
+        return {
+            name
+            for (name,) in names
+            if await connection.fetchval(f"SELECT count(*) FROM {name} WHERE page_id = $1", page_id)
+        }
+
+
+async def bodies(pool: Pool) -> list[str]:
+    async with pool.acquire() as connection:
+        rows = await connection.fetch("SELECT body FROM webhook_deliveries ORDER BY received_at, id")
+    return [row["body"].decode() for row in rows]
+
+
+async def fill(service: Service, graph: FakeGraph) -> None:
+    """Two Pages with conversations by both doors, reactions, events and tags, and a delivery that tells of both."""
+    for page_id in (PAGE, OTHER):
+        await add_page(service, graph, page_id, thread(page_id, "g1", (f"m_g{page_id}", "from graph", NOON)))
+        run = await service.http.post("/api/conversations/sync", json={"page_id": page_id, "wait_seconds": 60})
+        assert run.json()["state"] == "succeeded", run.text
+    both = [
+        {
+            "id": page_id,
+            "time": 1772366400000,
+            "messaging": [
+                {**to(page_id), "message": {"mid": f"m_{page_id}", "text": f"secret of {page_id}"}},
+                {**to(page_id), "reaction": {"action": "react", "emoji": "!", "mid": f"m_{page_id}"}},
+                {**to(page_id), "optin": {"ref": f"secret of {page_id}"}},
+                {**to(page_id), "nonsense": 7, "message": f"secret of {page_id}"},
+            ],
+        }
+        for page_id in (PAGE, OTHER)
+    ]
+    assert (await deliver(service.http, json.dumps({"object": "page", "entry": both}).encode())).status_code == 200
+    assert (await deliver(service.http, b'{"secret of 1001')).status_code == 200
+    await service.http.post("/api/tags", json={"name": "vip"})
+    conversations = [{"page_id": page_id, "psid": "p"} for page_id in (PAGE, OTHER)]
+    tagged = await service.http.post("/api/conversations/tags", json={"conversations": conversations, "add": ["vip"]})
+    assert tagged.json()["added"] == 2
+
+
+def to(page_id: str) -> dict[str, Any]:
+    return {"sender": {"id": "p"}, "recipient": {"id": page_id}, "timestamp": 1772366400000}
+
+
+async def test_nothing_of_an_erased_page_is_left_and_all_of_another_is(syncing: Service, graph: FakeGraph) -> None:
+    pool = syncing.state["pool"]
+    await fill(syncing, graph)
+    before = await tables_with(pool, OTHER)
+    assert await tables_with(pool, PAGE) == before
+    assert before >= {"conversations", "messages", "message_reactions", "conversation_events", "conversation_names"}
+    response = await syncing.http.delete(f"/api/pages/{PAGE}", params={"data": "erase"})
+    assert response.status_code == 202
+    await PageEraser(pool).run_once()
+    assert await tables_with(pool, PAGE) <= KEPT
+    assert await tables_with(pool, OTHER) == before
+    journal = await bodies(pool)
+    assert "secret of 1001" not in "".join(journal)
+    assert json.loads(journal[0])["entry"][0]["messaging"] == [{"erased": True}] * 4
+    assert json.loads(journal[0])["entry"][1]["messaging"][0]["message"]["text"] == "secret of 1002"
+    dead = (await syncing.http.get("/api/deliveries", params={"state": "dead"})).json()["data"]
+    assert {letter["path"].partition(".")[0] for row in dead for letter in row["dead_letters"]} <= {"entry[1]"}
+    replayed = await syncing.http.post("/api/deliveries/replay", json={"since": "2020-01-01"})
+    assert replayed.status_code == 200
+    assert await tables_with(pool, PAGE) <= KEPT
+
+
+async def test_data_is_kept_unless_its_erasure_is_asked_for(service: Service, graph: FakeGraph) -> None:
+    await add_page(service, graph, PAGE)
+    await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello", NOON))
+    await service.http.delete(f"/api/pages/{PAGE}")
+    assert await PageEraser(service.state["pool"]).run_once() == {"pages": 0, "rows": 0, "deliveries": 0}
+    assert (await service.http.get(f"/api/conversations/{PAGE}/p")).status_code == 200
+    assert_problem(await service.http.delete(f"/api/pages/{PAGE}", params={"data": "burn"}), 422, "data")
+
+
+async def test_a_page_is_added_again_only_once_its_data_is_gone(service: Service, graph: FakeGraph) -> None:
+    pool = service.state["pool"]
+    await add_page(service, graph, PAGE)
+    async with pool.acquire() as connection:
+        await service.http.delete(f"/api/pages/{PAGE}")
+        await request_page_erasure(connection, PAGE, now=datetime.now(UTC))
+        assert await claim_page_erasure(connection) is not None  # by another process
+    assert await PageEraser(pool).run_once(PAGE) == {"pages": 0, "rows": 0, "deliveries": 0}
+    again = {"access_token": f"{PAGE_TOKEN}-{PAGE}"}
+    assert_problem(await service.http.post("/api/pages", json=again), 409)
+    async with pool.acquire() as connection:
+        await connection.execute("UPDATE page_erasures SET claimed_until = now()")  # which has died
+    assert (await PageEraser(pool).run_once(PAGE))["pages"] == 1
+    assert (await service.http.post("/api/pages", json=again)).status_code == 200
+
+
+async def test_what_comes_after_an_erasure_was_asked_for_stays_in_the_journal(
+    service: Service, graph: FakeGraph
+) -> None:
+    pool = service.state["pool"]
+    await add_page(service, graph, PAGE)
+    await deliver(service.http, text_delivery(PAGE, "p", "m_1", "before", NOON))
+    await service.http.delete(f"/api/pages/{PAGE}", params={"data": "erase"})
+    await deliver(service.http, text_delivery(PAGE, "p", "m_2", "after", NOON))
+    assert (await PageEraser(pool).run_once())["deliveries"] == 1
+    assert ["after" in body for body in await bodies(pool)] == [False, True]
+
+
+async def test_an_eraser_that_fails_lets_go_and_the_next_goes_on(
+    service: Service, graph: FakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = service.state["pool"]
+    await add_page(service, graph, PAGE)
+    for n in range(7):
+        await deliver(service.http, text_delivery(PAGE, f"p{n}", f"m_{n}", "hello", NOON))
+    await service.http.delete(f"/api/pages/{PAGE}", params={"data": "erase"})
+    monkeypatch.setattr("sql.page_erasures.ROWS_AT_ONCE", 2)
+    left = 3
+
+    async def fails(connection: Any, page_id: str) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError("cut")
+        return await erase_rows(connection, page_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.removing.erase_rows", fails)
+        with pytest.raises(OSError, match="cut"):
+            await PageEraser(pool).run_once()
+    assert "messages" in await tables_with(pool, PAGE)
+    assert (await PageEraser(pool).run_once())["pages"] == 1
+    assert await tables_with(pool, PAGE) <= KEPT
