@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
-from sql.spool_file import Spooled, SpoolError, SpoolFile
+from sql.spool_file import SpoolError, SpoolFile
 from sql.spool_folder import trouble_of
+from sql.spool_row import Spooled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +29,6 @@ __all__ = ["PassOverError", "Spool", "SpoolError", "Spooled"]
 
 DRAIN_ROWS = 200
 DRAIN_BYTES = 8 * 2**20
-LARGEST_EMPTY_FILE = 64 * 2**20
 FAILURE_COUNTS_SECONDS = 10.0  # then the disk may have been seen to
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ class Spool:
     def _close_empty(self) -> None:
         for file in [file for file in self._adopted if file.count == 0]:
             self._let_go(file)
-        if self._own is not None and self._own.count == 0 and self._own.size_on_disk() > LARGEST_EMPTY_FILE:
+        if self._own is not None and self._own.is_spent:
             own, self._own = self._own, None  # the next delivery makes a new one
             own.close()
 

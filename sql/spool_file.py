@@ -9,33 +9,28 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sql.spool_pass import SpoolPass
+from sql.spool_row import instant, microseconds, take
 
 if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from pathlib import Path
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+    from sql.spool_row import Spooled
+
+LARGEST_EMPTY_FILE = 64 * 2**20
 _SUFFIXES = (".spool", ".spool-wal", ".spool-shm", ".lock")
 
 
 class SpoolError(Exception):
     """The spool can't take or give deliveries: its folder can't be written, or its disk is full."""
-
-
-class Spooled(NamedTuple):
-    """A delivery with the identity that it got at the door; `attempts`: how often it could not be written so far."""
-
-    id: UUID
-    received_at: datetime
-    body: bytes
-    attempts: int = 0
 
 
 class SpoolFile:
@@ -50,6 +45,7 @@ class SpoolFile:
 
     def __init__(self, folder: Path, name: str, lock: int) -> None:
         self._folder, self.name, self._lock = folder, name, lock
+        self._pass: SpoolPass | None = None
         try:
             self._open()
         except sqlite3.Error as error:
@@ -88,7 +84,12 @@ class SpoolFile:
                 name = uuid4().hex
                 lock = _take_lock(folder / f"{name}.lock")
                 if lock is not None:  # else who adopts was faster than we, between our two steps
-                    return cls(folder, name, lock)
+                    break
+            try:
+                return cls(folder, name, lock)
+            except SpoolError:  # each delivery tries anew: nothing of it may stay
+                _unlink(folder, name)
+                raise
         except OSError as error:
             raise SpoolError(f"SPOOL_DIR ({folder}) can't be used: {error}") from error
 
@@ -112,7 +113,7 @@ class SpoolFile:
             SpoolError: none of them is stored.
 
         """
-        rows = [(d.id.bytes, (d.received_at - _EPOCH) // _MICROSECOND, d.body) for d in deliveries]
+        rows = [(d.id.bytes, microseconds(d.received_at), d.body) for d in deliveries]
         changed = self._change("INSERT OR IGNORE INTO spooled (id, received_at_us, body) VALUES (?, ?, ?)", rows)
         self._count(deliveries, changed, 1)
 
@@ -126,46 +127,59 @@ class SpoolFile:
             SpoolError: the file can't be read.
 
         """
-        found: list[Spooled] = []
-        size = 0
         try:
+            if self._pass is not None:
+                return self._pass.next(limit=limit, max_bytes=max_bytes)
             (attempts,) = self._db.execute("SELECT COALESCE(min(attempts), 0) FROM spooled").fetchone()
             rows = self._db.execute(
-                "SELECT id, received_at_us, body FROM spooled WHERE attempts = ? ORDER BY n LIMIT ?",
+                "SELECT n, id, received_at_us, body, attempts FROM spooled WHERE attempts = ? ORDER BY n LIMIT ?",
                 (attempts, max(1, limit >> (2 * attempts))),
             )
-            for key, at, body in rows:
-                size += len(body)
-                if found and size > max_bytes:
-                    break
-                found.append(Spooled(UUID(bytes=key), instant(at), body, attempts))
+            found = take(rows, max_bytes)
             rows.close()
         except sqlite3.Error as error:
             raise SpoolError(f"the spool can't be read: {error}") from error
-        return found
+        return [delivery for _, delivery in found]
 
     def remove(self, deliveries: Sequence[Spooled]) -> None:
-        """Forget deliveries that Postgres has.
+        """Forget deliveries that Postgres has, which `next` gave.
 
         Raises:
             SpoolError: they stay; what Postgres has and is written again meets itself there.
 
         """
-        changed = self._change("DELETE FROM spooled WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+        if self._pass is None:
+            try:
+                changed = self._change("DELETE FROM spooled WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+            except SpoolError:
+                self._pass = SpoolPass(self._db)
+                raise
+        else:
+            self._pass.done(deliveries)
+            changed = len(deliveries)
         self._count(deliveries, changed, -1)
 
     def pass_over(self, deliveries: Sequence[Spooled]) -> None:
-        """Let all others have their turn before these, which could not be written.
+        """Let all others have their turn before these, which `next` gave and could not be written.
 
         Raises:
             SpoolError: it can't be noted.
 
         """
-        self._change("UPDATE spooled SET attempts = attempts + 1 WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+        if self._pass is not None:
+            self._pass.pass_over(deliveries)
+            return
+        try:
+            self._change("UPDATE spooled SET attempts = attempts + 1 WHERE id = ?", [(d.id.bytes,) for d in deliveries])
+        except SpoolError:
+            self._pass = SpoolPass(self._db)
+            raise
 
-    def size_on_disk(self) -> int:
-        """Bytes of the file itself, which does not shrink when deliveries leave it."""
-        return (self._folder / f"{self.name}.spool").stat().st_size
+    @property
+    def is_spent(self) -> bool:
+        """Whether an empty file is better removed than used again: it does not shrink when deliveries leave it."""
+        size = (self._folder / f"{self.name}.spool").stat().st_size
+        return self.count == 0 and (self._pass is not None or size > LARGEST_EMPTY_FILE)
 
     def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> int:
         """Run a statement for each row, in one transaction; returns how many rows it changed."""
@@ -184,8 +198,7 @@ class SpoolFile:
         is_empty = self.count == 0
         self._db.close()
         if is_empty:
-            for suffix in _SUFFIXES:
-                (self._folder / f"{self.name}{suffix}").unlink(missing_ok=True)
+            _unlink(self._folder, self.name)
         os.close(self._lock)
 
     def _undo(self) -> None:
@@ -208,13 +221,11 @@ class SpoolFile:
         self._find_oldest()
 
     def _find_oldest(self) -> None:
+        if self._pass is not None:
+            self.oldest_at = self._pass.oldest_at()
+            return
         first = self._db.execute("SELECT received_at_us FROM spooled ORDER BY n LIMIT 1").fetchone()
         self.oldest_at = None if first is None else instant(first[0])
-
-
-def instant(microseconds: int) -> datetime:
-    """A time as the file holds it."""
-    return _EPOCH + microseconds * _MICROSECOND
 
 
 def _take_lock(path: Path) -> int | None:
@@ -236,3 +247,8 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unlink(folder: Path, name: str) -> None:
+    for suffix in _SUFFIXES:
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)

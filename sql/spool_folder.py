@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from sql.spool_file import instant
+from sql.spool_row import instant
 
 if TYPE_CHECKING:
     from datetime import datetime

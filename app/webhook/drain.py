@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 1.0
-ADOPT_EVERY_SECONDS = 15.0
+ADOPT_EVERY_SECONDS = 5.0
 WORK_SECONDS = 5.0  # of one turn
 COMMIT_WITHIN_SECONDS = 10.0  # nobody waits for an answer here
 MOST_FAILURES = 3  # in a row, of one turn

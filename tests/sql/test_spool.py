@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 
-from sql import spool as spool_module
-from sql import spool_folder
+from sql import spool_file, spool_folder
 from sql.spool import DRAIN_BYTES, DRAIN_ROWS, PassOverError, Spool, Spooled, SpoolError
 from sql.spool_file import SpoolFile
 from sql.spool_folder import look_into
@@ -236,7 +236,7 @@ async def test_a_file_of_another_process_that_breaks_holds_up_no_other_and_stays
 async def test_a_file_that_grew_large_is_given_back_when_it_is_empty(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "LARGEST_EMPTY_FILE", 0)
+    monkeypatch.setattr(spool_file, "LARGEST_EMPTY_FILE", 0)
     async with Spool(folder, max_bytes=MIB) as spool:
         await spool.put(delivery(1))
         await drained(spool)
@@ -275,3 +275,67 @@ async def test_a_folder_is_looked_into_without_touching_what_another_process_hol
             assert found == (3, 3, 13, START + timedelta(microseconds=1), ["0123.spool"])
             assert await drained(one) == [delivery(1, b"12345"), delivery(2, b"12345")]
             assert look_into(folder)[1] == 1
+
+
+class Full:
+    """A database whose disk is full: whatever would write fails, but what is read is read."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.total_changes = 0
+        self.in_transaction = False
+
+    def executemany(self, *_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        return self._db.execute(statement, *values) if statement.startswith("SELECT") else None
+
+    def close(self) -> None:
+        self._db.close()
+
+
+async def test_on_a_full_disk_it_is_drained_all_the_same_and_its_room_given_back(folder: Path) -> None:
+    """To take something out of a file takes room, too."""
+    found: list[int] = []
+
+    async def write(deliveries: list[Spooled]) -> None:
+        if any(d.id.int == 2 for d in deliveries) and found.count(1) < 3:
+            if len(deliveries) == 1:
+                found.append(1)
+            raise PassOverError
+        found.extend(d.id.int for d in deliveries)
+
+    async with Spool(folder, max_bytes=10 * DRAIN_BYTES) as spool:
+        for n in range(5):
+            await spool.put(delivery(n, bytes(DRAIN_BYTES // 2)))
+        assert spool._own is not None
+        spool._own._db = Full(spool._own._db)  # type: ignore[assignment]
+        with pytest.raises(SpoolError, match="full"):
+            await spool.put(delivery(9))
+        failures = 0
+        for _ in range(20):
+            try:
+                await spool.drain_once(write)
+            except (SpoolError, PassOverError):
+                failures += 1
+        assert set(found) == {0, 1, 2, 3, 4}
+        assert (spool.depth, spool.bytes, spool.oldest) == (0, 0, None)
+        assert list(folder.iterdir()) == []
+        await spool.put(delivery(10))
+        assert await drained(spool) == [delivery(10)]
+
+
+async def test_a_file_that_cannot_be_made_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: SpoolFile) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with Spool(folder, max_bytes=MIB) as spool:
+        with monkeypatch.context() as full:
+            full.setattr(SpoolFile, "_recount", fails)
+            for n in range(3):
+                with pytest.raises(SpoolError, match="full"):
+                    await spool.put(delivery(n))
+        assert list(folder.iterdir()) == []
+        await spool.put(delivery(4))
+        assert spool.depth == 1
