@@ -63,6 +63,9 @@ class Process:
         async with self._news:
             self._news.notify_all()
 
+    def assert_alive(self) -> None:
+        assert not self._reading.done(), f"it ended:\n{self.output}"
+
     async def said(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
         """Wait until a line of the output has this in it."""
         async with asyncio.timeout(WITHIN_SECONDS), self._news:
@@ -72,7 +75,7 @@ class Process:
                     if found := re.search(pattern, line):
                         return found
                 seen = len(self._lines)
-                assert not self._reading.done(), f"it ended:\n{self.output}"
+                self.assert_alive()
                 await self._news.wait()
 
     @asynccontextmanager

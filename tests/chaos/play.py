@@ -1,0 +1,270 @@
+"""A play of chance: what happens on Facebook, how webhooks of it arrive, and what is synced, interleaved at will.
+
+A step is a tuple: what to do and numbers that say to what (`STEPS` draws them). Whatever the steps are, `settle` lets
+the rest arrive, and the mirror must then be what `verdict` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hypothesis import strategies as st
+
+from app.demo.run import Delivered
+from app.webhook.delivery_reader import DeliveryReader
+from app.webhook.drain import Drain
+from app.webhook.durable import Durable
+from app.webhook.group_commit import GroupCommit
+from app.webhook.receiver import Receiver
+from simulator import Behaviour, Fault, Sender, WorldError
+from simulator.events import KINDS
+from simulator.message import REACTIONS
+from sql.ingest import Ingestor
+from sql.spool import Spool
+from tests.app.webhook.support import SECRET, VERIFY_TOKEN, client_of
+from tests.reconciler.stage import Killed, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    import httpx
+
+    from simulator import Item
+    from sql.pool import Pool
+
+Step: TypeAlias = "tuple[Any, ...]"
+
+READ_LAG_SECONDS = 20
+LAG_ALLOWANCE_SECONDS = 60
+QUIET_SECONDS = 3 * 60
+FAULTS = ("http_500", "transient", "html", "cut_body", "empty_body", "timeout", "stale_cursor", "too_heavy", "bump")
+NUMBER = st.integers(0, 40)
+HAPPENINGS = (
+    *("person", "person", "page", "page", "attach", "reply", "postback", "unsupported"),
+    *("edit", "edit", "unsend", "react", "react", "unreact", "read", "receipt", "pass", "refer", "event"),
+)
+DURING = st.lists(st.tuples(st.integers(1, 8), st.deferred(lambda: LIVE)), max_size=2)
+LIVE: st.SearchStrategy[Step] = st.one_of(
+    st.tuples(st.just("happen"), st.sampled_from(HAPPENINGS), NUMBER),
+    st.tuples(st.just("arrive"), NUMBER, st.integers(1, 4)),
+    st.tuples(st.just("lose"), NUMBER),
+    st.tuples(st.just("repeat"), NUMBER),
+)
+KIND = st.sampled_from(("incremental", "incremental", "full", "audit", "backfill"))
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
+    st.one_of(
+        LIVE,
+        LIVE,
+        LIVE,
+        st.tuples(st.just("wait"), st.sampled_from((0.4, 1, 30, 700))),
+        st.tuples(st.just("sync"), KIND, DURING),
+        st.tuples(st.just("kill"), KIND, st.integers(1, 9), DURING),
+        st.tuples(st.just("trouble"), st.sampled_from(FAULTS), st.integers(1, 6)),
+        st.tuples(st.just("rush"), st.integers(1, 12), KIND),
+        st.tuples(st.just("away")),
+        st.tuples(st.just("drain")),
+    ),
+    min_size=20,
+    max_size=100,
+)
+
+
+def pessimistic() -> Behaviour:
+    """A Graph that grants nothing: `since` is ignored, whole seconds, links differ at each read, data lags."""
+    return Behaviour(read_lag_seconds=READ_LAG_SECONDS, max_limit=7, counts_are_estimates=True)
+
+
+class Play:
+    """Two Pages, two doors by which webhooks come in, and workers, all on one database."""
+
+    def __init__(self, stage: Stage, doors: Sequence[httpx.AsyncClient], durable: Durable, drain: Drain) -> None:
+        self.stage, self.world = stage, stage.world
+        self.delivered = Delivered()
+        self.told: list[Item] = []
+        self.done: Counter[str] = Counter()
+        self._durable, self._drain = durable, drain
+        self._senders = [
+            Sender(http, "https://mirror.test/webhook", SECRET, now=self.world.now, on_acknowledged=self._note)
+            for http in doors
+        ]
+        self._air: list[Item] = []
+        self._sent: list[list[Item]] = []
+        self._recent: list[tuple[str, str, str]] = []
+        self._turn = 0
+
+    def _note(self, item: Item) -> None:
+        self.delivered.note(item)
+        self.told.append(item)
+
+    async def step(self, step: Step) -> None:
+        """Do one step; one that can't be done now does nothing."""
+        name, *values = step
+        self.done[name] += 1
+        await getattr(self, f"_do_{name}")(*values)
+
+    async def settle(self) -> None:
+        """Let everything that is under way arrive, and Graph show it."""
+        self.stage.faults.clear()
+        self.stage.graph.hooks.clear()
+        while self._air:
+            await self._do_arrive(0, 4)
+        await self._do_drain()
+        self.stage.clock.advance(QUIET_SECONDS)
+
+    async def sync(self, kind: str) -> None:
+        """Let a run of this kind complete on every Page, as often as it takes for no conversation to be left."""
+        for page in self.world.pages:
+            for _ in range(6):
+                run = await self.stage.sync(kind, page)
+                self.stage.clock.advance(1)
+                if (run["state"], run["failed_conversations"], run["error"]) == ("succeeded", 0, None):
+                    break
+            else:
+                raise AssertionError(f"no {kind} run completes: {dict(run)}")
+
+    async def _do_happen(self, kind: str, k: int) -> None:
+        page_id = self.world.pages[k % len(self.world.pages)].id
+        try:
+            items = self._happening(kind, k, page_id)
+        except WorldError:  # a sixth edit, a message that was unsent meanwhile, nothing said yet
+            return
+        for item in items:
+            if item.kind in {"message", "echo", "postback"} and item.psid is not None and item.mid is not None:
+                self._recent.append((item.page_id, item.psid, item.mid))
+        self._air += items
+
+    def _happening(self, kind: str, k: int, page_id: str) -> list[Item]:
+        world = self.world
+        if kind in {"person", "page", "attach", "postback", "unsupported"}:
+            psids = [psid for page, psid, _ in self._recent if page == page_id]
+            psid = psids[k % len(psids)] if psids and k % 3 else None
+            simple: dict[str, Callable[[], list[Item]]] = {
+                "person": lambda: world.person_sends(page_id, psid),
+                "page": lambda: world.page_sends(page_id, psid, app=("ours", "other", "inbox", None)[k % 4]),
+                "attach": lambda: world.person_sends(page_id, psid, attachments=world.some_attachments()),
+                "postback": lambda: world.postback(page_id, psid),
+                "unsupported": lambda: world.person_sends(page_id, psid, is_unsupported=True),
+            }
+            return simple[kind]()
+        if not self._recent:
+            raise WorldError("nothing was said yet")
+        page_id, psid, mid = self._recent[-1 - k % len(self._recent)]
+        about: dict[str, Callable[[], list[Item]]] = {
+            "reply": lambda: world.person_sends(page_id, psid, reply_to=mid),
+            "edit": lambda: world.edit(mid),
+            "unsend": lambda: world.unsend(mid),
+            "react": lambda: world.react(mid, tuple(REACTIONS)[k % len(REACTIONS)]),
+            "unreact": lambda: world.unreact(mid),
+            "read": lambda: world.read(page_id, psid),
+            "receipt": lambda: world.delivery(page_id, psid),
+            "pass": lambda: (world.take_back if world.is_handed_over(psid) else world.hand_over)(page_id, psid),
+            "refer": lambda: world.refer(page_id, psid),
+            "event": lambda: world.event(page_id, tuple(KINDS)[k % len(KINDS)], psid),
+        }
+        return about[kind]()
+
+    async def _do_arrive(self, k: int, n: int) -> None:
+        """Deliver some of what is in the air, whatever its order, as one delivery."""
+        if self._air:
+            first = k % len(self._air)
+            items = self._air[first : first + n]
+            del self._air[first : first + n]
+            await self._post(items)
+
+    async def _post(self, items: list[Item]) -> None:
+        self._turn += 1
+        assert await self._senders[self._turn % len(self._senders)].deliver(items), "a delivery was refused"
+        self._sent.append(items)
+
+    async def _do_lose(self, k: int) -> None:
+        if self._air:
+            del self._air[k % len(self._air)]
+
+    async def _do_repeat(self, k: int) -> None:
+        if self._sent:
+            await self._post(self._sent[k % len(self._sent)])
+
+    async def _do_wait(self, seconds: float) -> None:
+        self.stage.clock.advance(seconds)
+
+    async def _do_trouble(self, fault: str, call: int) -> None:
+        """Let the n-th call from now on go wrong."""
+        self.stage.faults.add(Fault(fault, first=call, times=1))
+
+    def _meanwhile(self, during: Sequence[tuple[int, Step]]) -> None:
+        """Do steps in the midst of a walk, after its n-th call."""
+        for call, step in during:
+            self.stage.after_call(call, partial(self.step, step))
+
+    def _window(self, kind: str) -> dict[str, Any]:
+        if kind != "backfill":
+            return {}
+        return {"since": self.world.now() - timedelta(days=2), "until": self.world.now() - timedelta(seconds=30)}
+
+    async def _do_sync(self, kind: str, during: Sequence[tuple[int, Step]]) -> None:
+        self._meanwhile(during)
+        for page in self.world.pages:
+            await self.stage.ask(kind, page, **self._window(kind))
+        await self._work()
+        self.stage.graph.hooks.clear()
+
+    async def _work(self) -> None:
+        """Work until nothing is queued; a worker that gets killed is replaced when its leases have run out."""
+        client = self.stage.client(lag_seconds=LAG_ALLOWANCE_SECONDS)
+        async with self.stage.worker(client) as worker:
+            await worker.wake()
+            while places := set(worker._places):
+                ended, _ = await asyncio.wait(places)
+                if any(isinstance(place.exception(), Killed) for place in ended if not place.cancelled()):
+                    self.done["killed"] += 1
+                    break
+                await worker.wake()
+        await self.stage.expire_leases()
+        await self.stage.do("DELETE FROM cooldowns")
+
+    async def _do_kill(self, kind: str, call: int, during: Sequence[tuple[int, Step]]) -> None:
+        """Kill whoever makes the n-th call; somebody else goes on."""
+        self.stage.kill_before_call(call)
+        await self._do_sync(kind, during)
+        self.stage.between.before = None
+        await self._work()
+
+    async def _do_rush(self, n: int, kind: str) -> None:
+        """Let webhooks come by both doors at once, while workers sync."""
+        items, self._air = self._air[:n], self._air[n:]
+        again = self._sent[-2:]
+        posts = [self._post([item]) for item in items] + [self._post(sent) for sent in again]
+        await asyncio.gather(self._do_sync(kind, []), *posts)
+
+    async def _do_away(self) -> None:
+        """Let Postgres be away for webhooks: what comes is spooled until somebody drains."""
+        self._durable.went_away("the play says so")
+
+    async def _do_drain(self) -> None:
+        await self._drain.run_once()
+
+
+@asynccontextmanager
+async def play(pools: Sequence[Pool], folder: Path, seed: int, **world: Any) -> AsyncIterator[Play]:
+    """Set a play up on an empty database; each pool is that of a door."""
+    async with AsyncExitStack() as stack:
+        doors: list[httpx.AsyncClient] = []
+        reader = DeliveryReader()
+        for pool in pools:
+            spool = await stack.enter_async_context(Spool(folder / f"{len(doors)}", max_bytes=2**30))
+            ingestor = Ingestor(pool)
+            durable = Durable(GroupCommit(ingestor), spool, reader)
+            drain = Drain(spool, pool, ingestor, reader, durable)
+            await stack.enter_async_context(durable.group_commit)
+            receiver = Receiver(durable, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
+            doors.append(await stack.enter_async_context(client_of(receiver)))
+        stage = Stage(pools[0], pages=2, seed=seed, behaviour=pessimistic(), **world)
+        stack.push_async_callback(stage.http.aclose)
+        await stage.add_pages()
+        yield Play(stage, doors, durable, drain)

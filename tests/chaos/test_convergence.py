@@ -1,0 +1,72 @@
+"""Any interleaving of webhooks, syncs and crashes ends in the truth.
+
+`./run chaos --examples 2000` tries more of them, none twice.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sql.pool import Pool, open_pool
+from tests.chaos import verdict
+from tests.chaos.figures import note_figures
+from tests.chaos.play import STEPS, Step, play
+from tests.conftest import new_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+EXAMPLES = int(os.environ.get("MIRROR_EXAMPLES", "0"))
+EMPTIED = """
+    SELECT string_agg(format('DELETE FROM %I', relname), '; ') FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+        AND relname <> 'schema_migrations'
+"""
+
+
+@pytest.fixture(scope="session")
+async def pools(server: str, templates: dict[str, str]) -> AsyncIterator[tuple[Pool, Pool]]:
+    """Two pools on one database for all plays: there are many, and a database takes its time."""
+    async with new_database(server, templates, "plain") as dsn, AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(open_pool(dsn, min_size=1, max_size=6)) for _ in range(2)]
+        yield one, two
+
+
+async def empty(pool: Pool) -> None:
+    """Empty every table; TRUNCATE takes a hundred times as long."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # whatever refers to whatever
+        await connection.execute(await connection.fetchval(EMPTIED))
+
+
+@given(steps=STEPS, seed=st.integers(0, 10**6))
+@settings(
+    max_examples=EXAMPLES or 25,
+    derandomize=not EXAMPLES,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+async def test_any_interleaving_of_webhooks_syncs_and_crashes_ends_in_the_truth(
+    pools: tuple[Pool, Pool], steps: list[Step], seed: int
+) -> None:
+    await empty(pools[0])
+    with TemporaryDirectory() as folder:
+        async with play(pools, Path(folder), seed, conversations=4, messages=3) as playing:
+            for step in steps:
+                await playing.step(step)
+            await playing.settle()
+            await playing.sync("incremental")
+            assert await verdict.after_a_sync(playing) == []
+            await playing.sync("audit")
+            assert await verdict.after_an_audit(playing) == []
+            assert await verdict.of_what_was_told(playing) == []
+            note_figures(interleavings=1, **playing.done)

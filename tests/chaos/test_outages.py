@@ -1,0 +1,155 @@
+"""Postgres away, standing still, full; a spool left behind, or full: deliveries are answered 200 and kept."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tests.app.service import deliver, text_delivery
+from tests.chaos.figures import note_figures
+from tests.chaos.machines import (
+    ANSWER_WITHIN_SECONDS,
+    PAGE,
+    Load,
+    Service,
+    assert_all_is_there,
+    database,
+    fill,
+    small_disk,
+)
+from tests.gateway import gateway
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.chaos.machines import Database
+
+LONG = int(os.environ.get("MIRROR_OUTAGE", "0"))  # deliveries during each outage
+DURING = LONG or 400
+
+
+def note(load: Load) -> None:
+    note_figures(outages=1, acknowledged=len(load.acknowledged), lost=0)
+
+
+async def test_while_postgres_is_away_all_is_answered_200_and_is_there_once_when_it_is_back(
+    tmp_path: Path, server_to_kill: Database
+) -> None:
+    server = server_to_kill
+    async with gateway(server.dsn) as way, Service(tmp_path, way.dsn) as service:
+        async with Load(service.url) as load:
+            await load.has_acknowledged(200)
+            await way.close()
+            await load.has_acknowledged(DURING)
+            await way.open()
+            await load.has_acknowledged(200)
+        await service.is_drained()
+        await assert_all_is_there(server, load.acknowledged)
+        assert (load.refused, load.broken) == ([], 0)
+        note(load)
+
+
+async def test_while_postgres_stands_still_all_is_answered_in_facebooks_time_and_is_there_once_afterwards(
+    tmp_path: Path, server_to_kill: Database
+) -> None:
+    server = server_to_kill
+    async with Service(tmp_path, server.dsn) as service:
+        async with Load(service.url) as load:
+            await load.has_acknowledged(200)
+            async with server.standing_still():
+                await load.has_acknowledged(DURING)
+            await load.has_acknowledged(200)
+        await service.is_drained()
+        await assert_all_is_there(server, load.acknowledged)
+        assert (load.refused, load.broken) == ([], 0)
+        assert load.slowest < ANSWER_WITHIN_SECONDS
+        note(load)
+
+
+async def test_while_postgres_disk_is_full_all_is_answered_200_and_is_there_once_afterwards(tmp_path: Path) -> None:
+    with small_disk(300) as disk:
+        async with database(disk) as server, Service(tmp_path, server.dsn) as service:
+            async with Load(service.url) as load:
+                await load.has_acknowledged(200)
+                if disk is not None:
+                    ballast = fill(disk)
+                    await load.has_acknowledged(DURING)
+                    ballast.unlink()
+                    await server.start()  # it ends itself where its log can't be written
+                else:
+                    await server.fetch(FULL)
+                    await load.has_acknowledged(DURING)
+                    await server.fetch("DROP FUNCTION full_disk CASCADE")
+                await load.has_acknowledged(200)
+            await service.is_drained()
+            await assert_all_is_there(server, load.acknowledged)
+            assert (load.refused, load.broken) == ([], 0)
+            note(load)
+
+
+async def test_what_a_killed_process_left_in_its_spool_another_one_takes_over(
+    tmp_path: Path, server_to_kill: Database
+) -> None:
+    server = server_to_kill
+    async with gateway(server.dsn) as way, AsyncExitStack() as stack:
+        spool = str(tmp_path / "spool")
+        one = await stack.enter_async_context(Service(tmp_path, way.dsn, SPOOL_DIR=spool))
+        other = await stack.enter_async_context(Service(tmp_path, way.dsn, SPOOL_DIR=spool))
+        await way.close()
+        async with Load(one.url) as load:
+            await load.has_acknowledged(DURING)
+            assert await one.spooled() >= DURING
+            await one.kill()
+        await way.open()
+        # nothing came to the other one: it has to look for itself
+        async with httpx.AsyncClient(base_url=other.url, timeout=60) as http:
+            while len(await server.fetch("SELECT mid FROM messages")) < len(load.acknowledged):
+                assert (await http.get("/healthz")).status_code == 200
+        await other.is_drained()
+        await assert_all_is_there(server, load.acknowledged)
+        note(load)
+
+
+async def test_only_a_spool_that_can_take_no_more_is_503_and_what_was_answered_200_before_is_there(
+    tmp_path: Path, server_to_kill: Database
+) -> None:
+    with small_disk(2) as disk:
+        limit = {"SPOOL_DIR": str(disk / "spool")} if disk else {"SPOOL_MAX_BYTES": "1000000"}
+        server = server_to_kill
+        async with gateway(server.dsn) as way, Service(tmp_path, way.dsn, **limit) as service:
+            await way.close()
+            acknowledged, statuses = await until_refused(service)
+            assert statuses == {200, 503}
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+                assert (await http.get("/readyz")).status_code == 503
+            await way.open()
+            await service.is_drained()
+            await assert_all_is_there(server, acknowledged)
+            more, statuses = await until_refused(service, most=20)
+            assert (len(more), statuses) == (20, {200})
+
+
+async def until_refused(service: Service, most: int = 10_000) -> tuple[list[str], set[int]]:
+    """Post large messages until one is refused; returns what was acknowledged, and the answers seen."""
+    acknowledged: list[str] = []
+    statuses: set[int] = set()
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+        for n in range(most):
+            mid = f"m_{most}_{n}"
+            body: Any = text_delivery(PAGE, "p", mid, f"text of {mid}").replace(b"{", b"{" + b" " * 20_000, 1)
+            response = await deliver(http, body)
+            statuses.add(response.status_code)
+            if response.status_code != 200:
+                break
+            acknowledged.append(mid)
+    return acknowledged, statuses
+
+
+FULL = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
