@@ -16,6 +16,7 @@ import uvicorn
 
 from app.arrival import START_WITHIN_SECONDS
 from app.asgi import OTHER_CONNECTIONS
+from app.bounded_http import BoundedHttp
 from app.cli.session import console
 from app.database import DatabaseAwayError, DatabaseError, database, migrated_database, prepare
 from app.ending import FAILURE_FILE
@@ -55,7 +56,7 @@ def serve(
                 port=settings.port,
                 workers=workers,
                 loop="uvloop",
-                http="httptools",
+                http=BoundedHttp,
                 access_log=False,
                 log_config=None,
                 server_header=False,

@@ -54,6 +54,10 @@ class Process:
     def output(self) -> str:
         return "\n".join(self._lines)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:

@@ -119,6 +119,7 @@ class Service:
     def __init__(self, folder: Path, dsn: str, **settings: str) -> None:
         self._folder, self._stack = folder, AsyncExitStack()
         self._settings = {"DATABASE_URL": dsn, "RECONCILER_ENABLED": "false", "LOG_LEVEL": "warning", **settings}
+        self._loads = 0
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: Process
@@ -143,6 +144,11 @@ class Service:
 
     async def kill(self) -> None:
         await self.process.kill()
+
+    def numbers(self) -> int:
+        """Where the numbers of another load may begin."""
+        self._loads += 1
+        return self._loads * 10**6
 
     async def spooled(self) -> int:
         """How many deliveries its spool holds."""

@@ -27,6 +27,7 @@ from simulator.message import REACTIONS
 from sql.ingest import Ingestor
 from sql.spool import Spool
 from tests.app.webhook.support import SECRET, VERIFY_TOKEN, client_of
+from tests.chaos.verdict import Mirror
 from tests.reconciler.stage import Killed, Stage
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class Play:
         self._sent: list[list[Item]] = []
         self._recent: list[tuple[str, str, str]] = []
         self._turn = 0
+
+    @property
+    def mirror(self) -> Mirror:
+        """What there is to compare."""
+        return Mirror(self.world, self.stage.pool, self.delivered, self.told)
 
     def _note(self, item: Item) -> None:
         self.delivered.note(item)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.chaos.machines import Database
 
 LONG = int(os.environ.get("MIRROR_OUTAGE", "0"))  # deliveries during each outage
-DURING = LONG or 400
+DURING = LONG or 250
 
 
 def note(load: Load) -> None:

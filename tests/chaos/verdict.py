@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from app.demo.comparison import Difference, at, compare_conversations, compare_messages
@@ -16,25 +16,41 @@ from sql.rows import Event
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from simulator import Item
-    from tests.chaos.play import Play
+    import asyncpg
+
+    from app.demo.run import Delivered
+    from simulator import Item, World
+    from sql.pool import Pool
 
 ANY_DOOR = Door(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC).date(), UUID(int=0))
 
 
-async def after_a_sync(play: Play) -> list[str]:
+class Mirror(NamedTuple):
+    """A world, the database that mirrors it, and the items that were acknowledged."""
+
+    world: World
+    pool: Pool
+    delivered: Delivered
+    told: list[Item]
+
+    async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
+        async with self.pool.acquire() as connection:
+            return await connection.fetch(query, *values)
+
+
+async def after_a_sync(mirror: Mirror) -> list[str]:
     """What Graph shows and the mirror lacks, or has under another person, time or direction."""
     found: list[str] = []
-    for page in play.world.pages:
-        rows = {row["mid"]: row for row in await play.stage.rows(_MESSAGES, page.id)}
-        for true in play.world.true_messages(page.id):
+    for page in mirror.world.pages:
+        rows = {row["mid"]: row for row in await mirror.rows(_MESSAGES, page.id)}
+        for true in mirror.world.true_messages(page.id):
             if not true.in_graph:
                 continue
             row = rows.get(true.mid)
             if row is None:
                 found.append(f"{true.mid} is missing")
                 continue
-            told = play.delivered.kinds.get(true.mid, set())
+            told = mirror.delivered.kinds.get(true.mid, set())
             came_live = bool(told & {"message", "echo", "postback"})
             sent_at = at(true.sent_at_ms if came_live else true.graph_sent_at_ms)
             expected = (true.psid, true.thread_id, true.direction, sent_at, False)
@@ -46,40 +62,38 @@ async def after_a_sync(play: Play) -> list[str]:
     return found
 
 
-async def after_an_audit(play: Play) -> list[str]:
+async def after_an_audit(mirror: Mirror) -> list[str]:
     """Everything else that Graph shows: texts after edits, reactions, attachments; people and their receipts."""
     found: list[Difference] = []
-    for page in play.world.pages:
-        truth = play.world.truth(page.id)
-        async with play.stage.pool.acquire() as connection:
+    for page in mirror.world.pages:
+        truth = mirror.world.truth(page.id)
+        async with mirror.pool.acquire() as connection:
             messages = await export_messages(connection, page.id)
             conversations = await export_conversations(connection, page.id)
-        found += compare_messages(page.id, truth.messages, messages, play.delivered.kinds)
-        found += compare_conversations(page.id, truth.conversations, conversations, play.delivered.watermarks)
+        found += compare_messages(page.id, truth.messages, messages, mirror.delivered.kinds)
+        found += compare_conversations(page.id, truth.conversations, conversations, mirror.delivered.watermarks)
     return [f"{difference.kind}: {difference.key}: {difference.what}" for difference in found]
 
 
-async def of_what_was_told(play: Play) -> list[str]:
+async def of_what_was_told(mirror: Mirror) -> list[str]:
     """What only webhooks tell: events, an echo's app, an unsend's time. And rows that contradict themselves."""
     found: list[str] = []
-    stored = {tuple(row) for row in await play.stage.rows("SELECT page_id, event_key FROM conversation_events")}
-    told = {(row.page_id, row.event_key) for row in events_of(play.told)}
+    stored = {tuple(row) for row in await mirror.rows("SELECT page_id, event_key FROM conversation_events")}
+    told = {(row.page_id, row.event_key) for row in events_of(mirror.told)}
     found += [f"event {key} is missing" for key in told - stored]
     found += [f"event {key} was never told" for key in stored - told]
-    for page in play.world.pages:
-        rows = {row["mid"]: row for row in await play.stage.rows(_MESSAGES, page.id)}
-        for true in play.world.true_messages(page.id):
-            row, kinds = rows.get(true.mid), play.delivered.kinds.get(true.mid, set())
+    for page in mirror.world.pages:
+        rows = {row["mid"]: row for row in await mirror.rows(_MESSAGES, page.id)}
+        for true in mirror.world.true_messages(page.id):
+            row, kinds = rows.get(true.mid), mirror.delivered.kinds.get(true.mid, set())
             if row is not None and "unsend" in kinds and row["deleted_at"] != at(true.deleted_at_ms or 0):
                 found.append(f"{true.mid} was unsent at {row['deleted_at']}")
             app_id = str(true.extra["app_id"]) if "app_id" in true.extra else None
             if row is not None and "echo" in kinds and not true.is_deleted and row["app_id"] != app_id:
                 found.append(f"{true.mid} was sent by {row['app_id']}, not {app_id}")
-    found += [str(dict(row)) for row in await play.stage.rows(_LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST)]
-    found += [str(dict(row)) for row in await play.stage.rows(_TOMBSTONES_WITH_CONTENT)]
-    found += [
-        str(dict(row)) for row in await play.stage.rows("SELECT * FROM webhook_deliveries WHERE state <> 'stored'")
-    ]
+    found += [str(dict(row)) for row in await mirror.rows(_LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST)]
+    found += [str(dict(row)) for row in await mirror.rows(_TOMBSTONES_WITH_CONTENT)]
+    found += [str(dict(row)) for row in await mirror.rows("SELECT * FROM webhook_deliveries WHERE state <> 'stored'")]
     return found
 
 

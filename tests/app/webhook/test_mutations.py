@@ -1,6 +1,6 @@
 """Bodies of Facebook's, changed by chance: never a 5xx, never a lost neighbour.
 
-`MIRROR_EXAMPLES=10000` tries more of them.
+`./run chaos --bodies 10000` tries more of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.app.webhook.support import delivery_of, post, text_item
 from tests.app.webhook.test_reader import BODIES
+from tests.chaos.figures import note_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,7 @@ async def posted_beside_a_neighbour(client: httpx.AsyncClient, pool: Pool, raw: 
     assert row is not None
     assert all(letter["reason"] for letter in row["dead_letters"] or ())
     assert not any(letter["reason"].startswith("not understood") for letter in row["dead_letters"] or ())
+    note_figures(bodies=1)
 
 
 @given(body=changed_bodies())
