@@ -78,8 +78,8 @@ def main() -> int:
 def summary(total: Counter[str], *, held: bool) -> str:
     """The figures, for people."""
     lines = [
-        f"interleavings tried: {total['interleavings']} (in them {total['happen']} happenings, {total['sync']} syncs, "
-        f"{total['killed']} workers killed), and {total['interleavings_of_processes']} of two processes",
+        f"interleavings tried: {total['interleavings']}, and {total['interleavings_of_processes']} of two processes",
+        f"in them: {total['happen']} happenings, {total['sync']} syncs, {total['killed']} workers killed",
         f"kill -9 survived: {total['kills']}; outages: {total['outages']}; attacks: {total['attacks']}",
         f"deliveries acknowledged: {total['acknowledged']}; bodies mutated: {total['bodies']}",
         "lost: 0" if held else "NOT PROVED: see above",

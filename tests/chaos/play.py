@@ -51,8 +51,9 @@ HAPPENINGS = (
     *("edit", "edit", "unsend", "react", "react", "unreact", "read", "receipt", "pass", "refer", "event"),
 )
 DURING = st.lists(st.tuples(st.integers(1, 8), st.deferred(lambda: LIVE)), max_size=2)
+HAPPENING: st.SearchStrategy[Step] = st.tuples(st.just("happen"), st.sampled_from(HAPPENINGS), NUMBER)
 LIVE: st.SearchStrategy[Step] = st.one_of(
-    st.tuples(st.just("happen"), st.sampled_from(HAPPENINGS), NUMBER),
+    HAPPENING,
     st.tuples(st.just("arrive"), NUMBER, st.integers(1, 4)),
     st.tuples(st.just("lose"), NUMBER),
     st.tuples(st.just("repeat"), NUMBER),
@@ -62,7 +63,8 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         LIVE,
         LIVE,
-        LIVE,
+        st.tuples(st.just("burst"), st.lists(HAPPENING, min_size=2, max_size=8)),
+        st.tuples(st.just("burst"), st.lists(HAPPENING, min_size=2, max_size=8)),
         st.tuples(st.just("wait"), st.sampled_from((0.4, 1, 30, 700))),
         st.tuples(st.just("sync"), KIND, DURING),
         st.tuples(st.just("kill"), KIND, st.integers(1, 9), DURING),
@@ -133,6 +135,10 @@ class Play:
                     break
             else:
                 raise AssertionError(f"no {kind} run completes: {dict(run)}")
+
+    async def _do_burst(self, happenings: Sequence[Step]) -> None:
+        for happening in happenings:
+            await self.step(happening)
 
     async def _do_happen(self, kind: str, k: int) -> None:
         page_id = self.world.pages[k % len(self.world.pages)].id

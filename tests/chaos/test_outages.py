@@ -130,6 +130,7 @@ async def test_only_a_spool_that_can_take_no_more_is_503_and_what_was_answered_2
             await assert_all_is_there(server, acknowledged)
             more, statuses = await until_refused(service, most=20)
             assert (len(more), statuses) == (20, {200})
+            note_figures(outages=1, acknowledged=len(acknowledged) + len(more), lost=0)
 
 
 async def until_refused(service: Service, most: int = 10_000) -> tuple[list[str], set[int]]:
