@@ -13,6 +13,7 @@ from sql.embedded_binaries import Account, EmbeddedPostgresError
 
 NEVER_A_PID = str(2**31 - 1)  # above every kernel's highest pid, yet a number to Postgres
 FAST_SHUTDOWN_SECONDS = 60.0
+ORPHANS_SECONDS = 5.0  # how long a dead server's children may keep its socket open
 POLL = 0.02
 
 
@@ -43,17 +44,25 @@ class Postmaster:
         return Noted(int(lines[0]) if lines[0].isdecimal() else 0, lines[3], lines[4], lines[7])
 
     def pid(self) -> int | None:
-        """Return the pid of the running server."""
-        noted = self.noted()
-        if noted.pid and self.is_(noted.pid):
-            return noted.pid
-        if _answers(noted):
-            raise EmbeddedPostgresError(
-                f"A server answers in DATA_DIR ({self.data}), but its process {noted.pid} is not on this system: it "
-                "probably runs in another container. Give each container its own DATA_DIR, or share a Postgres by "
-                "DATABASE_URL."
-            )
-        return None
+        """Return the pid of the running server.
+
+        Raises `EmbeddedPostgresError` for a server that answers but is not on this system. What outlives a killed
+        server for a moment keeps its socket open, so that an answer alone proves none.
+        """
+        patience = time.monotonic() + ORPHANS_SECONDS
+        while True:
+            noted = self.noted()
+            if noted.pid and self.is_(noted.pid):
+                return noted.pid
+            if not _answers(noted):
+                return None
+            if time.monotonic() >= patience:
+                raise EmbeddedPostgresError(
+                    f"A server answers in DATA_DIR ({self.data}), but its process {noted.pid} is not on this system: "
+                    "it probably runs in another container. Give each container its own DATA_DIR, or share a Postgres "
+                    "by DATABASE_URL."
+                )
+            time.sleep(POLL)
 
     def is_(self, pid: int) -> bool:
         """Tell whether a pid is this server, and neither a zombie nor a stranger who got its number."""

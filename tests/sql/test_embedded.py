@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import pytest
 
-from sql import embedded
+from sql import embedded, embedded_postmaster
 from sql.embedded_postmaster import Postmaster
 
 if TYPE_CHECKING:
@@ -224,6 +225,36 @@ async def test_a_server_killed_under_its_user_is_no_trouble_at_the_end_and_start
         server.stop()
     with started(used) as server:
         assert await ask(server.dsn, "SELECT 1") == 1
+
+
+@contextmanager
+def answering(folder: Path) -> Iterator[Postmaster]:
+    """A socket that answers as the server of a folder whose process is not on this system."""
+    data = folder / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "postmaster.pid").write_text(f"{2**31 - 1}\n{data}\n1\n5432\n{folder}\n\n0 0\nready\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/.s.PGSQL.5432")
+        listener.listen(1000)
+        yield Postmaster(data)
+
+
+def test_a_server_that_answers_from_another_system_is_a_clear_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_postmaster, "ORPHANS_SECONDS", 0.1)
+    with answering(folder) as server, pytest.raises(embedded.EmbeddedPostgresError, match="another container"):
+        server.pid()
+
+
+def test_a_dead_servers_children_may_answer_for_a_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(folder) as server:
+
+        def they_go(_seconds: float) -> None:
+            Path(folder / ".s.PGSQL.5432").unlink()
+
+        monkeypatch.setattr("sql.embedded_postmaster.time.sleep", they_go)
+        assert server.pid() is None
 
 
 async def test_a_stranger_with_the_dead_servers_number_is_not_taken_for_it(used: Path) -> None:
