@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from app.arrival import arrival
 from app.collector import calm_collector
 from app.database import held_database
-from app.ending import told_to_end
+from app.ending import note_failure, told_to_end
 from app.erasing import EVERY_SECONDS as ERASING_EVERY_SECONDS
 from app.erasing import JournalEraser
 from app.facebook.requests import EVERY_SECONDS as REQUESTS_EVERY_SECONDS
@@ -84,7 +84,12 @@ def make_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[State]:
-        async with resources(settings) as state:
+        async with AsyncExitStack() as stack:
+            try:
+                state = await stack.enter_async_context(resources(settings))
+            except Exception as error:
+                note_failure(error)
+                raise
             yield state
 
     return Starlette(

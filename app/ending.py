@@ -49,11 +49,16 @@ def told_to_end() -> Iterator[asyncio.Event]:
                 signal.signal(number, handler)
 
 
+def note_failure(error: BaseException) -> None:
+    """Leave the reason of this process's end where `serve`, which started it, looks for it."""
+    if FAILURE_FILE in os.environ:
+        Path(os.environ[FAILURE_FILE]).write_text(str(error))
+
+
 def give_up(error: BaseException) -> None:
     """End this process in order, and what would start it again: it can't do its work, and that will not change."""
     log.critical("start_impossible", reason=f"{type(error).__name__}: {error}")
-    if FAILURE_FILE in os.environ:
-        Path(os.environ[FAILURE_FILE]).write_text(str(error))
+    note_failure(error)
     if multiprocessing.parent_process() is not None:  # one of `serve --workers N`
         os.kill(os.getppid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)

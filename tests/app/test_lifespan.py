@@ -9,8 +9,10 @@ import pytest
 
 from app import asgi
 from app.database import DatabaseError
+from app.ending import FAILURE_FILE
 from app.housekeeping import Housekeeping
 from app.webhook.group_commit import GroupCommit
+from sql.errors import MigrationError
 from sql.ingest import Ingestor
 from sql.pool import connect
 from tests.app.graph import thread
@@ -169,6 +171,17 @@ async def test_a_database_that_is_not_what_the_settings_say_stops_the_start(serv
     with pytest.raises(DatabaseError, match="DATABASE_URL"):
         async with running(settings_for(dsn)):
             raise AssertionError("it must not start")
+
+
+async def test_a_start_that_fails_leaves_its_reason_to_the_process_that_started_it(
+    database: str, witness: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FAILURE_FILE, str(tmp_path / "failure"))
+    await witness.execute("UPDATE schema_migrations SET checksum = 'edited' WHERE version = 1")
+    with pytest.raises(MigrationError):
+        async with running(settings_for(database)):
+            pytest.fail("it started")
+    assert (tmp_path / "failure").read_text().startswith("migration 1")
 
 
 async def test_the_first_start_makes_the_schema_and_the_journals_days(empty_database: str) -> None:
