@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from sql import embedded
 from sql.migrate import Migration, migrate, migrations
@@ -25,6 +26,10 @@ from tests.pooler import FOUND
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# a busy machine's pauses are no failures
+settings.register_profile("mirror", deadline=None)
+settings.load_profile("mirror")
 
 PARTITIONS = 3
 # what needs a PgBouncer is no part of the suite where there is none
