@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,12 +119,11 @@ class FakeGraph:
         if scope["type"] != "http":
             raise RuntimeError(scope["type"])
         await receive()
-        headers = dict(scope["headers"])
-        status, body = await self.answer(scope["path"], headers.get(b"authorization", b"").decode())
-        await send(
-            {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
-        )
-        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+        address = f"https://graph.test{scope['path']}?{scope['query_string'].decode()}"
+        answer = await self.respond(httpx.Request(scope["method"], address, headers=scope["headers"]))
+        headers = [(b"content-type", b"application/json"), (b"date", answer.headers["date"].encode())]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.content})
 
 
 def graph_error(code: int, message: str) -> dict[str, Any]:
