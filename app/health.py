@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from app.api.answers import Readiness
+from app.api.answers.common import Readiness
 from app.endpoint import Answer, Endpoint
 from app.problems import problem
 from sql.migrate import is_current

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
-from app.api.answers import Problem
+from app.api.answers.common import Problem
 from app.keys import Role
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 from pydantic import Field
 
-from app.api.answers import Backfill, BackfillWithRuns, Paged
+from app.api.answers.common import Paged
+from app.api.answers.runs import Backfill, BackfillWithRuns
 from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from pydantic import Field
 from starlette.responses import RedirectResponse
 
-from app.api.answers import AuditedConversation, Conversations, Message, Paged
+from app.api.answers.common import Paged
+from app.api.answers.conversations import AuditedConversation, Conversations, Message
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
 from app.api.wire import Id, Instant, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from app.api.answers import Delivery, DeliveryWithBody, Paged, Replayed
+from app.api.answers.common import Paged
+from app.api.answers.journal import Delivery, DeliveryWithBody, Replayed
 from app.api.wire import Id, Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query, to_cursor
 from app.endpoint import Answer, Endpoint
 from app.keys import Role

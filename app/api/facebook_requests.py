@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from app.api.answers import FacebookRequest, Paged
+from app.api.answers.common import Paged
+from app.api.answers.facebook_requests import FacebookRequest
 from app.api.wire import Json, Limit, Shape, from_cursor, page_of, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Key, NewKey, Rows
+from app.api.answers.common import Rows
+from app.api.answers.keys import Key, NewKey
 from app.api.wire import Json, Shape, path_id, read_json
 from app.endpoint import Answer, Endpoint
 from app.keys import Role, new_key

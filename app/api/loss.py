@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from app.api.answers import Loss
+from app.api.answers.pages import Loss
 from app.api.wire import Id, Instant, Json, Shape, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role

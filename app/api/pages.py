@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from starlette.responses import Response
 
 from app.adding import PageRefusedError, add_page
-from app.api.answers import ImportedPage, Page, Rows
+from app.api.answers.common import Rows
+from app.api.answers.pages import ImportedPage, Page
 from app.api.wire import Json, Shape, path_id, read_json, read_query
 from app.endpoint import Answer, Endpoint
 from app.importing import import_pages

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from app.api.answers import Paged, Run
+from app.api.answers.common import Paged
+from app.api.answers.runs import Run
 from app.api.wire import Id, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_query, run_number
 from app.endpoint import Answer, Endpoint
 from app.keys import Role

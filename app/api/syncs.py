@@ -11,7 +11,8 @@ import orjson
 from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.api.answers import Rows, Run
+from app.api.answers.common import Rows
+from app.api.answers.runs import Run
 from app.api.wire import Id, Json, Shape, read_json, read_query, run_number
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role

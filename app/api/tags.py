@@ -9,8 +9,8 @@ import asyncpg
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from app.api import answers as told
-from app.api.answers import Rows
+from app.api.answers import conversations as told
+from app.api.answers.common import Rows
 from app.api.conditional import conditional
 from app.api.conversations import elsewhere
 from app.api.tag_names import TagName  # noqa: TC001 - pydantic reads it

@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel, Field
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from app.api.answers import DeletionAnswer
+from app.api.answers.facebook_requests import DeletionAnswer
 from app.api.wire import Json
 from app.endpoint import Answer, Endpoint
 from app.facebook.signed_request import NotSignedError, UnreadableRequestError, read_signed_request
