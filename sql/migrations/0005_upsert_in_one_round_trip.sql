@@ -403,7 +403,7 @@ $$;
 --
 -- Takes no locks out of that order: where messages turn out to need them (a conversation that nobody named, or one that
 -- still stands under its thread's id) it raises MM001 and stores nothing, and the caller goes step by step. So it does,
--- by MM002, where a person was erased of whom the deliveries tell.
+-- by MM002, where a person was erased of whom the deliveries tell: which is sure only once their messages are locked.
 CREATE FUNCTION ingest(
     deliveries delivery_row[],
     conversations conversation_row[],
@@ -421,12 +421,12 @@ DECLARE
 BEGIN
     PERFORM journal_deliveries(deliveries);
     PERFORM upsert_conversations(conversations, at);
-    IF EXISTS (SELECT FROM erasures) AND tells_of_erased(conversations, messages, events) THEN
-        RAISE SQLSTATE 'MM002' USING MESSAGE = 'it tells of somebody who was erased';
-    END IF;
     of_messages := upsert_messages(messages, batch, at, NULL);
     inserted := of_messages.inserted;
     updated := of_messages.updated;
+    IF EXISTS (SELECT FROM erasures) AND tells_of_erased(conversations, messages, events) THEN
+        RAISE SQLSTATE 'MM002' USING MESSAGE = 'it tells of somebody who was erased';
+    END IF;
     IF (of_messages.learnt IS NOT NULL AND some_stand_in(of_messages.learnt)) OR EXISTS (
         SELECT t.page_id, t.psid FROM unnest(of_messages.touched) AS t
         EXCEPT

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
 from sql.erasures import erase, next_second
+from sql.errors import TellsOfErased
 from sql.rows import Counts, Row, Rows
+from sql.upsert import ingest
 from tests.sql.doors import (
     PAGE,
     PERSON,
@@ -220,6 +224,23 @@ async def test_an_erasure_and_a_writer_at_once_end_in_the_same_rows(
         await writer.abandon()
         await eraser.abandon()
         await empty(watcher)
+
+
+async def test_an_edit_that_names_nobody_and_waits_for_an_erasure_learns_of_it(
+    writers: list[asyncpg.Connection[asyncpg.Record]],
+) -> None:
+    watcher, writer, eraser = writers[:3]
+    await write(watcher, delivered(said("hello", mid="m_a", seconds=1)))
+    told = Rows()
+    told.add(delivered(_without_person(edited("better", mid="m_a", seconds=1.5))))
+    async with eraser.transaction():
+        await erased(eraser)
+        writing = asyncio.create_task(ingest(writer, [], told))
+        waits = "SELECT $1::integer = ANY(pg_blocking_pids($2))"
+        while not await watcher.fetchval(waits, eraser.get_server_pid(), writer.get_server_pid()):
+            assert not writing.done()
+    with pytest.raises(TellsOfErased):
+        await writing
 
 
 # -- what an erasure takes and leaves -----------------------------------------------------------------------------
