@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from app.replay import as_ingest
-from app.webhook.redaction import redacted, text_at
+from app.webhook.redaction import Places, redacted
 from sql.deliveries import journal_days
 from sql.erasure_journal import (
     claim_stone,
@@ -78,18 +78,18 @@ class JournalEraser:
         erased = await begin_erasure(self._pool, page_id, psid, before=before, requested_by=requested_by, now=now)
         stone = await self._claim((page_id, erased.psid))
         # where another process has taken it on, it goes on without us
-        changed = await self._redact_all_of(erased.deliveries, stone) if stone is not None else 0
-        changed += await self._rid_journal(stone) if stone is not None else 0
+        changed = await self._rid_journal(stone, erased.deliveries) if stone is not None else 0
         return Done(erased, changed)
 
     async def _claim(self, key: tuple[str, str] | None) -> Stone | None:
         async with self._pool.acquire() as connection:
             return await claim_stone(connection, datetime.now(UTC), key)
 
-    async def _rid_journal(self, stone: Stone) -> int:
+    async def _rid_journal(self, stone: Stone, known: Sequence[tuple[date, UUID]] = ()) -> int:
         """Look through every day of the journal: a row keeps one delivery, and its message may have come in several."""
         changed = 0
         try:
+            changed += await self._redact_all_of(known, stone)
             async with self._pool.acquire() as connection:
                 days = await journal_days(connection)
             for day in days:
@@ -128,7 +128,8 @@ class JournalEraser:
                     paths |= _unreadable(row, delivery, stone)  # noqa: PLW2901 - one set, made of two
                     if paths:
                         left = [letter for letter in row["dead_letters"] or () if letter["path"] not in paths]
-                        await put_redacted(connection, row, redacted(row["body"], paths), left)
+                        body = await asyncio.to_thread(redacted, row["body"], paths)
+                        await put_redacted(connection, row, body, left)
                         changed += 1
         return changed
 
@@ -155,4 +156,7 @@ def _unreadable(row: asyncpg.Record, delivery: Ingest, stone: Stone) -> set[str]
     if row["received_at"] >= stone.erased_before:
         return set()
     paths = {letter["path"] for letter in row["dead_letters"] or ()} | {path for path, _ in delivery.dead_letters}
-    return {path for path in paths if stone.psid in text_at(row["body"], path)}
+    if not paths:
+        return set()
+    places = Places(row["body"])
+    return {path for path in paths if stone.psid in places.text_at(path)}

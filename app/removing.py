@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.webhook.items import Misshapen, explode
-from app.webhook.redaction import redacted, text_at
+from app.webhook.redaction import paths_of_pages, redacted
 from reconciler.graph.errors import GraphError, GraphUnavailable, RateLimited
 from reconciler.tokens import TokenUnreadableError
 from sql.deliveries import journal_days
 from sql.erasure_journal import lock_deliveries, put_redacted
-from sql.json_values import UnreadableJsonError, loads
 from sql.page_erasures import (
     claim_page_erasure,
     erase_rows,
@@ -91,8 +89,9 @@ class PageEraser:
             if erasure is None:
                 return {"pages": pages, "rows": rows, "deliveries": bodies}
             try:
-                rows += await self._erase_rows(erasure)
+                # the journal first: a replay that has read a body has then written its rows, or never will
                 bodies += await self._erase_journal(erasure)
+                rows += await self._erase_rows(erasure)
             except BaseException:
                 async with self._pool.acquire() as connection:
                     await let_page_erasure_go(connection, erasure)
@@ -147,21 +146,9 @@ class PageEraser:
 
 
 def _without(row: asyncpg.Record, page_id: str) -> tuple[bytes, list[dict[str, str]]] | None:
-    """A body without a Page's items, and the dead letters that are left; None when it has none of the Page's.
-
-    What can't be read goes where it holds the Page's id.
-    """
-    body = row["body"]
-    try:
-        found = list(explode(loads(body)))
-    except UnreadableJsonError:
-        found = [Misshapen("", "unreadable")]
-    paths = {
-        item.path
-        for item in found
-        if (page_id in text_at(body, item.path) if isinstance(item, Misshapen) else item.page_id == page_id)
-    }
+    """A body without a Page's items, and the dead letters that are left; None when it has none of the Page's."""
+    paths = paths_of_pages(row["body"], {page_id})
     if not paths:
         return None
     left = [letter for letter in row["dead_letters"] or () if letter["path"] not in paths]
-    return redacted(body, paths), left
+    return redacted(row["body"], paths), left

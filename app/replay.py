@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
 from app.webhook.redaction import redacted
-from sql.deliveries import all_deliveries, count_dead
+from sql.deliveries import JournalFilter, all_deliveries, count_dead, read_deliveries
+from sql.errors import JournalChanged
 from sql.ingest import Ingest, Ingestor
 from sql.rows import Counts
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from sql.deliveries import JournalFilter
     from sql.pool import Pool
 
 DELIVERIES_AT_ONCE = 50  # each may have 4 MiB
@@ -41,12 +41,22 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
     deliveries = still_dead = 0
     counts = Counts()
     async for rows in all_deliveries(pool, which, chunk=DELIVERIES_AT_ONCE):
-        group = await asyncio.to_thread(_read, rows)  # webhooks that come in meanwhile must not wait
-        counts += await ingestor.write(group)
-        deliveries += len(group)
+        counts += await _write(pool, ingestor, rows)
+        deliveries += len(rows)
         async with pool.acquire() as connection:  # not what was read: Postgres may refuse what reads well
-            still_dead += await count_dead(connection, [(delivery.day, delivery.id) for delivery in group])
+            still_dead += await count_dead(connection, [(row["day"], row["id"]) for row in rows])
     return Replayed(deliveries, still_dead, counts.inserted, counts.updated)
+
+
+async def _write(pool: Pool, ingestor: Ingestor, rows: list[asyncpg.Record]) -> Counts:
+    while True:
+        group = await asyncio.to_thread(_read, rows)  # webhooks that come in meanwhile must not wait
+        try:
+            return await ingestor.write(group)
+        except JournalChanged:
+            ids = tuple(row["id"] for row in rows)
+            async with pool.acquire() as connection:
+                rows = await read_deliveries(connection, JournalFilter(ids=ids), limit=len(ids))
 
 
 def _read(rows: list[asyncpg.Record]) -> list[Ingest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -29,15 +30,18 @@ async def journal_deliveries(connection: Connection, deliveries: Sequence[Delive
     await connection.execute("SELECT journal_deliveries($1::delivery_row[])", ordered)
 
 
-async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
-    """Set what a replay made of deliveries that are in the journal."""
-    await connection.execute(
+async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> bool:
+    """Set what a replay made of deliveries; until the transaction ends nobody else changes them.
+
+    Returns whether all stand in the journal as they were read: not where something was erased meanwhile.
+    """
+    done = await connection.execute(
         """
         UPDATE webhook_deliveries AS d
         SET state = n.state, items = n.items, dead_letters = n.dead_letters::jsonb, replayed_at = $6
-        FROM unnest($1::date[], $2::uuid[], $3::text[], $4::integer[], $5::text[])
-            AS n (day, id, state, items, dead_letters)
-        WHERE d.day = n.day AND d.id = n.id
+        FROM unnest($1::date[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $7::bytea[])
+            AS n (day, id, state, items, dead_letters, digest)
+        WHERE d.day = n.day AND d.id = n.id AND sha256(d.body) = n.digest
         """,
         [d.day for d in deliveries],
         [d.id for d in deliveries],
@@ -45,13 +49,19 @@ async def mark_replayed(connection: Connection, deliveries: Sequence[Delivery], 
         [d.items for d in deliveries],
         [d.dead_letters for d in deliveries],
         now,
+        [sha256(d.body).digest() for d in deliveries],
     )
+    return int(done.split()[-1]) == len(deliveries)
 
 
-async def put_bodies(connection: Connection, bodies: Sequence[tuple[date, UUID, bytes]]) -> None:
-    """Replace bodies, (day, id, body), out of which something had to be taken."""
+async def put_bodies(connection: Connection, bodies: Sequence[tuple[date, UUID, bytes, bytes]]) -> None:
+    """Replace bodies, (day, id, before, after), out of which something had to be taken.
+
+    One that is another by now stays as it is: it was journaled before, and whoever changed it, or will, took out more.
+    """
     await connection.executemany(
-        "UPDATE webhook_deliveries SET body = $3 WHERE day = $1 AND id = $2", sorted(bodies, key=first_two)
+        "UPDATE webhook_deliveries SET body = $4 WHERE day = $1 AND id = $2 AND body = $3",
+        sorted(bodies, key=first_two),
     )
 
 

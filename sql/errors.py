@@ -3,6 +3,7 @@
 SqlError
 ├── MigrationError      the schema can't be brought to what this version needs; the start stops
 ├── StaleLease          another worker holds the Page now: roll back and stop
+├── JournalChanged      what is replayed is not in the journal any more as it was read: read it again
 └── TellsOfErased       a group tells of a person who was erased: it needs to be looked through
 """
 
@@ -24,6 +25,10 @@ class MigrationError(SqlError):
 
 class StaleLease(SqlError):  # noqa: N818 - it is a fact about the lease, named as such
     """Another worker holds this Page now; nothing of this step was stored."""
+
+
+class JournalChanged(SqlError):  # noqa: N818 - it is a fact about the journal, named as such
+    """Something was taken out of these deliveries since they were read; nothing was stored."""
 
 
 class TellsOfErased(SqlError):  # noqa: N818 - it is a fact about the group, named as such

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from sql.deliveries import ensure_partitions, journal_deliveries, mark_replayed
-from sql.errors import Refusal, TellsOfErased, describe, refusal_of
+from sql.errors import JournalChanged, Refusal, TellsOfErased, describe, refusal_of
 from sql.json_values import dumps
 from sql.refusing import nothing_left, take_out
 from sql.rows import Counts, Delivery, Row, Rows
@@ -93,6 +93,7 @@ class Ingestor:
         Raises:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: Postgres can't take it now; nothing
                 is lost as long as the caller keeps the group. Part of it may be stored: writing it again is harmless.
+            JournalChanged: what is replayed has to be read again; likewise.
 
         """
         try:
@@ -190,7 +191,8 @@ class Ingestor:
         deliveries = [delivery.delivery() for delivery in journaled]
         if self._replaying:
             async with connection.transaction():
-                await mark_replayed(connection, deliveries, datetime.now(UTC))
+                if not await mark_replayed(connection, deliveries, datetime.now(UTC)):
+                    raise JournalChanged
                 counts = await upsert(connection, rows)
                 await take_out(connection, journaled, self._redacted)
             return counts

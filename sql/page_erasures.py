@@ -45,7 +45,14 @@ async def request_page_erasure(connection: Connection, page_id: str, *, now: dat
         page_id,
         now,
     )
-    await connection.execute("UPDATE facebook_pages SET name = NULL WHERE page_id = $1 AND state = 'removed'", page_id)
+    # without a watermark, a Page that is added again is loaded from the beginning
+    await connection.execute(
+        """
+        UPDATE facebook_pages SET name = NULL, watermark = NULL, last_synced_at = NULL
+        WHERE page_id = $1 AND state = 'removed'
+        """,
+        page_id,
+    )
 
 
 async def claim_page_erasure(connection: Connection, page_id: str | None = None) -> PageErasure | None:
@@ -111,6 +118,12 @@ async def find_page_in_journal(
         erasure.requested_at,
     )
     return last, found
+
+
+async def erased_pages(connection: Connection) -> dict[str, datetime]:
+    """When the erasure of each Page was asked for that was ever erased."""
+    rows = await connection.fetch("SELECT page_id, requested_at FROM page_erasures")
+    return {row["page_id"]: row["requested_at"] for row in rows}
 
 
 async def note_journal_day(connection: Connection, erasure: PageErasure, day: date) -> None:

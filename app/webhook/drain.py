@@ -11,12 +11,15 @@ import structlog
 from app import metrics
 from app.webhook.durable import measure
 from app.webhook.projection import Door
+from app.webhook.redaction import paths_of_pages, redacted
 from sql.errors import describe, is_away
 from sql.health import takes_writes
+from sql.page_erasures import erased_pages
 from sql.spool import PassOverError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
     from typing import Self
 
     from app.webhook.delivery_reader import DeliveryReader
@@ -103,7 +106,9 @@ class Drain:
                     self._durable.came_back()
 
     async def _write(self, spooled: list[Spooled]) -> None:
-        group = await asyncio.to_thread(self._read, spooled)  # webhooks that come in meanwhile must not wait
+        async with asyncio.timeout(COMMIT_WITHIN_SECONDS), self._pool.acquire() as connection:
+            erased = await erased_pages(connection)
+        group = await asyncio.to_thread(self._read, spooled, erased)  # webhooks that come in meanwhile must not wait
         try:
             async with asyncio.timeout(COMMIT_WITHIN_SECONDS):
                 await self._ingestor.write(group)
@@ -139,8 +144,15 @@ class Drain:
             "spooled_delivery_refused", delivery=str(delivery.id), reason=describe(error), kept="as a dead letter"
         )
 
-    def _read(self, spooled: list[Spooled]) -> list[Ingest]:
+    def _read(self, spooled: list[Spooled], erased: Mapping[str, datetime]) -> list[Ingest]:
         return [
-            self._reader.read_at_once(Door(one.received_at, one.received_at.date(), one.id), one.body)
+            self._reader.read_at_once(Door(one.received_at, one.received_at.date(), one.id), _without(one, erased))
             for one in spooled
         ]
+
+
+def _without(one: Spooled, erased: Mapping[str, datetime]) -> bytes:
+    """A delivery's body without the items of Pages whose erasure was asked for while it waited."""
+    pages = {page_id for page_id, requested_at in erased.items() if one.received_at <= requested_at}
+    paths = paths_of_pages(one.body, pages) if pages else ()
+    return redacted(one.body, paths) if paths else one.body

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 from app.removing import PageEraser
+from app.replay import replay
+from sql.deliveries import JournalFilter
+from sql.ingest import Ingestor
 from sql.page_erasures import claim_page_erasure, erase_rows, request_page_erasure
+from sql.pages import remove_page
+from sql.spool import Spool, Spooled
 from tests.app.graph import thread
-from tests.app.service import PAGE_TOKEN, add_page, assert_problem, deliver, text_delivery
+from tests.app.service import PAGE_TOKEN, add_page, assert_problem, deliver, running, settings_for, text_delivery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sql.ingest import Ingest
     from sql.pool import Pool
+    from sql.rows import Counts
     from tests.app.graph import FakeGraph
     from tests.app.service import Service
 
@@ -135,6 +146,68 @@ async def test_what_comes_after_an_erasure_was_asked_for_stays_in_the_journal(
     await deliver(service.http, text_delivery(PAGE, "p", "m_2", "after", NOON))
     assert (await PageEraser(pool).run_once())["deliveries"] == 1
     assert ["after" in body for body in await bodies(pool)] == [False, True]
+
+
+async def test_an_erased_page_that_is_added_again_is_loaded_from_the_beginning(
+    syncing: Service, graph: FakeGraph
+) -> None:
+    await fill(syncing, graph)
+    await syncing.http.delete(f"/api/pages/{PAGE}", params={"data": "erase"})
+    await PageEraser(syncing.state["pool"]).run_once()
+    added = await syncing.http.post("/api/pages", json={"access_token": f"{PAGE_TOKEN}-{PAGE}"})
+    assert (added.json()["watermark"], added.json()["last_synced_at"]) == (None, None)
+    await syncing.http.post("/api/conversations/sync", json={"page_id": PAGE, "wait_seconds": 60})
+    found = (await syncing.http.get("/api/conversations", params={"page_id": PAGE})).json()["data"]
+    assert [row["snippet"] for row in found] == ["from graph"]
+
+
+async def test_a_replay_that_read_a_body_before_its_page_was_erased_brings_nothing_back(
+    service: Service, graph: FakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = service.state["pool"]
+    await add_page(service, graph, PAGE)
+    both = [
+        {"id": page_id, "messaging": [{**to(page_id), "message": {"mid": f"m_{page_id}", "text": f"by {page_id}"}}]}
+        for page_id in (PAGE, OTHER)
+    ]
+    await deliver(service.http, json.dumps({"object": "page", "entry": both}).encode())
+    write, is_erased = Ingestor.write, False
+
+    async def writes_late(ingestor: Ingestor, group: Sequence[Ingest]) -> Counts:
+        nonlocal is_erased
+        if not is_erased:
+            is_erased = True
+            await service.http.delete(f"/api/pages/{PAGE}", params={"data": "erase"})
+            await PageEraser(pool).run_once()
+        return await write(ingestor, group)
+
+    monkeypatch.setattr(Ingestor, "write", writes_late)
+    assert (await replay(pool, JournalFilter())).deliveries == 1
+    assert await tables_with(pool, PAGE) <= KEPT
+    assert ["by 1001" in body for body in await bodies(pool)] == [False]
+    assert "messages" in await tables_with(pool, OTHER)
+
+
+async def test_what_waited_in_the_spool_of_an_erased_page_is_gone_when_it_comes_out(
+    database: str, graph: FakeGraph, tmp_path: Path
+) -> None:
+    asked_at = datetime.now(UTC)
+    async with running(settings_for(database)) as service:
+        await add_page(service, graph, PAGE)
+        async with service.state["pool"].acquire() as connection:
+            await remove_page(connection, PAGE)
+            await request_page_erasure(connection, PAGE, now=asked_at)
+        await PageEraser(service.state["pool"]).run_once()
+    async with Spool(tmp_path, max_bytes=2**20) as spool:
+        for n, (page_id, received_at) in enumerate(
+            [(PAGE, asked_at), (OTHER, asked_at), (PAGE, asked_at + timedelta(seconds=1))]
+        ):
+            await spool.put(Spooled(UUID(int=n), received_at, text_delivery(page_id, "p", f"m_{n}", f"text {n}", NOON)))
+    async with running(settings_for(database, spool_dir=tmp_path)) as service:
+        async with service.state["pool"].acquire() as connection:
+            texts = await connection.fetchval("SELECT array_agg(text ORDER BY mid) FROM messages")
+        assert texts == ["text 1", "text 2"]
+        assert [body for body in await bodies(service.state["pool"]) if "text 0" in body] == []
 
 
 async def test_an_eraser_that_fails_lets_go_and_the_next_goes_on(

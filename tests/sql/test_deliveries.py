@@ -18,6 +18,7 @@ from sql.deliveries import (
     keep_journal,
     list_deliveries,
     mark_replayed,
+    put_bodies,
     read_deliveries,
 )
 from sql.rows import Delivery
@@ -263,7 +264,17 @@ async def test_a_replay_marks_what_it_made_of_a_delivery_and_touches_no_other(co
     assert (two["state"], two["replayed_at"]) == ("dead", None)
 
 
+async def test_a_body_is_replaced_only_where_it_still_is_what_was_read(connection: Connection) -> None:
+    one, two = delivery(1, at(1)), delivery(2, at(1))
+    await journal(connection, one, two)
+    await put_bodies(connection, [(d.day, d.id, d.body, b"less") for d in (one, two)])
+    await put_bodies(connection, [(one.day, one.id, one.body, b"stale"), (two.day, two.id, b"less", b"least")])
+    assert [row["body"] for row in await read_deliveries(connection, JournalFilter(), limit=2)] == [b"less", b"least"]
+    assert not await mark_replayed(connection, [one], at(9))
+    assert await mark_replayed(connection, [one._replace(body=b"less")], at(9))
+
+
 async def test_a_replay_of_a_delivery_that_retention_dropped_marks_nothing(connection: Connection) -> None:
     await ensure_partitions(connection, [TODAY])
-    await mark_replayed(connection, [delivery(1, at(1, day=-100))], at(9))
+    assert not await mark_replayed(connection, [delivery(1, at(1, day=-100))], at(9))
     assert await numbers(connection, JournalFilter()) == []

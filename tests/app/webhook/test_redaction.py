@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.webhook import redaction
 from app.webhook.items import Misshapen, explode
-from app.webhook.redaction import redacted, text_at
+from app.webhook.redaction import Places, redacted
 from sql.json_values import loads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # as Facebook may write it: escapes, odd spaces, numbers that no double holds
 BODY = (
@@ -94,8 +98,31 @@ def test_depth_is_no_hindrance() -> None:
 
 
 def test_what_stands_at_a_path_can_be_looked_at() -> None:
-    assert text_at(BODY, "entry[1].standby[0]") == '{"b":{}}'
-    assert text_at(BODY, "entry[7]") == BODY.decode()
+    places = Places(BODY)
+    assert places.text_at("entry[1].standby[0]") == '{"b":{}}'
+    assert places.text_at("entry[7]") == BODY.decode()
+
+
+def test_an_item_inside_of_another_that_goes_is_gone_with_it() -> None:
+    body = b'{"entry":[{"id":"1","messaging":[{"t":1},{"u":1}],"standby":[{"v":1}]}]}'
+    left = redacted(body, {"entry[0].messaging", "entry[0].messaging[1]"})
+    assert left == b'{"entry":[{"id":"1","messaging":{"erased":true},"standby":[{"v":1}]}]}'
+
+
+def test_a_body_is_looked_through_once_however_many_items_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_into: list[int] = []
+    look = redaction._children
+
+    def counted(text: str, start: int) -> Iterator[Any]:
+        looked_into.append(start)
+        return look(text, start)
+
+    monkeypatch.setattr(redaction, "_children", counted)
+    items = [{"n": n} for n in range(500)]
+    body = json.dumps({"entry": [{"id": "1", "messaging": items}]}).encode()
+    left = redacted(body, {f"entry[0].messaging[{n}]" for n in range(500)})
+    assert list(explode(loads(left))) == []
+    assert len(looked_into) == 4  # the body, its entries, the one of them, its items
 
 
 values = st.recursive(
