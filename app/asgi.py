@@ -10,6 +10,7 @@ import asyncpg
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
+from app import metrics
 from app.arrival import arrival
 from app.collector import calm_collector
 from app.database import held_database
@@ -118,7 +119,8 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         # no connection is made before one is needed: the database may not be there yet
         pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=OTHER_CONNECTIONS))
         ingest_pool = await stack.enter_async_context(open_pool(dsn, min_size=0, max_size=INGEST_CONNECTIONS))
-        last_seen, ingestor, reader = LastSeen(pool), Ingestor(ingest_pool, redacted=redacted), DeliveryReader()
+        last_seen, reader = LastSeen(pool), DeliveryReader()
+        ingestor = Ingestor(ingest_pool, redacted=redacted, on_refused=metrics.DEAD_LETTERS.inc)
         durable = Durable(GroupCommit(ingestor), spool, reader, is_away=True)
 
         def note(stored: Ingest) -> None:
@@ -144,10 +146,10 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
             Job("spool", drain.run_once, DRAIN_EVERY_SECONDS),
             Job("spool-adopt", spool.adopt, ADOPT_EVERY_SECONDS),
         ]
-        worker = None
+        reconciling = None
         if settings.reconciler_enabled:
-            worker, more = await stack.enter_async_context(reconciler(settings, pool, graph, tokens))
-            jobs += more
+            reconciling = await stack.enter_async_context(reconciler(settings, pool, graph, tokens))
+            jobs += reconciling.jobs
 
         @asynccontextmanager
         async def live() -> AsyncIterator[None]:
@@ -155,6 +157,8 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
             await housekeeping.run_once()
             await heartbeat.run_once()
             await drain.run_once()
+            if reconciling is not None:
+                await reconciling.begin()
             async with scheduled(jobs):
                 yield
 
@@ -173,7 +177,7 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
             numbers=DatabaseNumbers(pool),
             graph=graph,
             tokens=tokens,
-            worker=worker,
+            worker=reconciling.worker if reconciling is not None else None,
             arrived=await stack.enter_async_context(arrival(dsn, live)),
             ending=stack.enter_context(told_to_end()),
         )

@@ -12,6 +12,7 @@ DELIVERIES = Counter("mirror_deliveries", "POSTs to /webhook by outcome", ["outc
 ITEMS = Counter("mirror_items", "Items of deliveries by kind", ["kind"])
 UNKNOWN_ITEMS = Counter("mirror_unknown_items", "Items that hold a key this version does not know", ["key"])
 DEAD_LETTERS = Counter("mirror_dead_letters", "Items that could not be turned into rows")
+ACK_SECONDS = Histogram("mirror_ack_seconds", "From a delivery's first byte to its 200", buckets=_FAST)
 GROUP_SIZE = Histogram("mirror_group_size", "Deliveries per transaction", buckets=_SIZES)
 COMMIT_SECONDS = Histogram("mirror_commit_seconds", "Time of one group's transaction", buckets=_FAST)
 GROUPS_FAILED = Counter("mirror_groups_failed", "Groups that Postgres did not commit")

@@ -96,6 +96,12 @@ class _Told:
         yield GaugeMetricFamily(
             "mirror_erasures_open", "Erased persons whom the journal may still hold", value=numbers.erasures
         )
+        yield GaugeMetricFamily("mirror_page_erasures_open", "Pages being erased", value=numbers.page_erasures)
+        yield GaugeMetricFamily(
+            "mirror_deletion_requests_unmatched",
+            "Requests that a person's data go for which Facebook does not tell who it is",
+            value=numbers.unmatched,
+        )
 
 
 def _of_pages(name: str, text: str, values: dict[str, float]) -> Iterable[GaugeMetricFamily]:

@@ -13,7 +13,7 @@ from reconciler.watchdog import EVERY_SECONDS, Watchdog
 from reconciler.worker import Pace, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from app.settings import Settings
     from reconciler.tokens import TokenBox
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Reconciler(NamedTuple):
-    """A worker and what keeps it busy."""
+    """A worker and what keeps it busy: `begin` first, then the jobs."""
 
     worker: Worker
+    begin: Callable[[], Awaitable[None]]
     jobs: list[Job]
 
 
@@ -78,4 +79,6 @@ async def reconciler(settings: Settings, pool: Pool, graph: GraphClient, tokens:
             audit_share=settings.audit_budget_share,
         )
         watchdog = new_watchdog(settings, pool, graph, tokens)
-        yield Reconciler(worker, [schedule.job(), Job("subscriptions", watchdog.run_once, EVERY_SECONDS)])
+        yield Reconciler(
+            worker, schedule.begin, [schedule.job(), Job("subscriptions", watchdog.run_once, EVERY_SECONDS)]
+        )

@@ -43,6 +43,10 @@ class Schedule:
         self._pool, self._worker, self._interval, self._audit_share = pool, worker, interval, audit_share
         self._heartbeat = Heartbeat(pool, "schedule", interval=interval)
 
+    async def begin(self) -> None:
+        """Say that somebody schedules from now on."""
+        await self._heartbeat.run_once()
+
     async def run_once(self) -> dict[str, int]:
         """Queue what is due and start what is queued; returns how many of each.
 

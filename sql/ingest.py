@@ -21,7 +21,7 @@ from sql.rows import Counts, Delivery, Row, Rows
 from sql.upsert import ingest, upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import date
     from uuid import UUID
 
@@ -70,7 +70,8 @@ class Ingest(NamedTuple):
 class Ingestor:
     """Writes groups of deliveries through a pool. `replaying` updates journal rows instead of appending them.
 
-    `redacted` takes items, by their paths, out of a body: those of erased persons.
+    `redacted` takes items, by their paths, out of a body: those of erased persons. `on_refused` is told how many items
+    became dead letters because Postgres refused them.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Ingestor:
         *,
         replaying: bool = False,
         redacted: Redact = nothing_left,
+        on_refused: Callable[[int], None] = lambda _items: None,
     ) -> None:
         self._pool = pool
         self._replaying = replaying
-        self._redacted = redacted
+        self._redacted, self._on_refused = redacted, on_refused
         self._days: set[date] = set()
 
     async def write(self, group: Sequence[Ingest]) -> Counts:
@@ -130,6 +132,8 @@ class Ingestor:
         for path, reason in bad:
             log.warning("item_refused", delivery=str(delivery.id), path=path, reason=reason)
         await self._committed([delivery._replace(items=good, dead_letters=[*delivery.dead_letters, *bad])], [])
+        if bad:
+            self._on_refused(len(bad))
         return counts
 
     async def _store_items(self, items: list[ItemRows], good: list[ItemRows], bad: list[tuple[str, str]]) -> Counts:

@@ -12,7 +12,9 @@ class Numbers(NamedTuple):
     """`pages`: by state. `runs`: that wait or go on, by (kind, state). Of active Pages, by id, only the first so many:
 
     `lag`, seconds since the last sync that succeeded (or since the Page was added), and `budget`, which share of what
-    the Page is good for in a day was called in the last 24 hours. `erasures`: persons the journal may still hold.
+    the Page is good for in a day was called in the last 24 hours. `erasures`: persons the journal may still hold;
+    `page_erasures`: Pages being erased; `unmatched`: requests that a person's data go, of which Facebook does not tell
+    whose they are.
     """
 
     pages: dict[str, int]
@@ -20,6 +22,8 @@ class Numbers(NamedTuple):
     lag: dict[str, float]
     budget: dict[str, float]
     erasures: int
+    page_erasures: int
+    unmatched: int
 
 
 async def read_numbers(connection: Connection, *, most: int) -> Numbers:
@@ -46,10 +50,18 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         """,
         most,
     )
+    open_ends = await connection.fetchrow(
+        """
+        SELECT
+            (SELECT count(*) FROM erasures WHERE journal_done_at IS NULL),
+            (SELECT count(*) FROM page_erasures WHERE done_at IS NULL),
+            (SELECT count(*) FROM facebook_requests WHERE kind = 'data_deletion' AND state = 'unmatched')
+        """
+    )
     return Numbers(
         {row["state"]: row["pages"] for row in pages},
         {(row["kind"], row["state"]): row["runs"] for row in runs},
         {row["page_id"]: max(row["seconds"], 0.0) for row in lag},
         {row["page_id"]: row["share"] for row in budget},
-        int(await connection.fetchval("SELECT count(*) FROM erasures WHERE journal_done_at IS NULL") or 0),
+        *(open_ends or (0, 0, 0)),
     )

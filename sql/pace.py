@@ -92,6 +92,14 @@ async def beat(connection: Connection, name: str) -> Beat:
     return Beat(now, now - last if last is not None else None)
 
 
+async def since_beat(connection: Connection, name: str) -> float | None:
+    """How many seconds ago `name` was running for sure; None when it never was."""
+    seconds: float | None = await connection.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp() - at)::double precision FROM heartbeats WHERE name = $1", name
+    )
+    return None if seconds is None else max(seconds, 0.0)
+
+
 async def due_times(connection: Connection) -> dict[str, datetime]:
     """When each active Page is due."""
     rows = await connection.fetch("SELECT page_id, next_sync_at FROM facebook_pages WHERE state = 'active'")

@@ -87,8 +87,8 @@ async def _reconcile(settings: Settings) -> None:
         migrated_database(settings) as dsn,
         open_pool(dsn, max_size=OTHER_CONNECTIONS) as pool,
         graph_client(settings) as graph,
-        reconciler(settings, pool, graph, TokenBox(settings.encryption_keys)) as (_, jobs),
-        scheduled(jobs),
+        reconciler(settings, pool, graph, TokenBox(settings.encryption_keys)) as made,
+        scheduled(made.jobs),
     ):
         await stop.wait()
 

@@ -150,6 +150,7 @@ class Receiver:
         if stored is not None:
             self._on_stored(stored)
         _ACKNOWLEDGED.inc()
+        metrics.ACK_SECONDS.observe(time.monotonic() - began)
         await send(_OK_START)
         await send(_OK_BODY)
 

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import health, numbers
+from app.erasing import begin_erasure
 from app.numbers import KEPT_SECONDS, MOST_PAGES, DatabaseNumbers
+from reconciler.schedule import Schedule
+from sql.facebook_requests import finish_request, put_request
+from sql.page_erasures import request_page_erasure
 from tests.app.graph import thread
 from tests.app.service import add_page, assert_problem, deliver, running, settings_for, signed, text_delivery
 from tests.gateway import gateway
@@ -41,7 +46,8 @@ async def test_who_watches_needs_no_key(service: Service) -> None:
     assert (response.status_code, response.text) == (200, "alive")
     response = await service.http.get("/readyz")
     empty = {"deliveries": 0, "bytes": 0, "oldest_seconds": None}
-    assert (response.status_code, response.json()) == (200, {"state": "ready", "detail": None, "spool": empty})
+    told = {"state": "ready", "detail": None, "spool": empty, "reconciler": {"heartbeat_seconds": None}}
+    assert (response.status_code, response.json()) == (200, told)
     assert (await service.http.get("/metrics")).status_code == 200
 
 
@@ -51,6 +57,24 @@ async def test_a_schema_that_is_not_this_versions_is_not_ready(service: Service,
     await connection.execute("DROP TABLE schema_migrations")
     assert_problem(await service.http.get("/readyz"), 503)
     assert (await service.http.get("/healthz")).status_code == 200
+
+
+async def test_a_reconciler_that_stands_still_is_told_by_whoever_is_to_run_it(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Schedule, "run_once", AsyncMock())  # it never beats again
+    async with running(settings_for(database, reconciler_enabled=True)) as service:
+        told = (await service.http.get("/readyz")).json()
+        assert (told["state"], told["reconciler"]["heartbeat_seconds"] < 30) == ("ready", True)
+        await connection.execute("UPDATE heartbeats SET at = at - interval '31 s' WHERE name = 'schedule'")
+        response = await service.http.get("/readyz")
+        told = response.json()
+        assert (response.status_code, told["state"]) == (200, "degraded")  # deliveries are as durable as ever
+        assert "the reconciler stands still" in told["detail"]
+        assert told["reconciler"]["heartbeat_seconds"] > 30
+    async with running(settings_for(database)) as service:
+        told = (await service.http.get("/readyz")).json()
+        assert (told["state"], told["reconciler"]["heartbeat_seconds"] > 30) == ("ready", True)
 
 
 async def test_a_database_that_does_not_answer_in_time_is_not_ready(
@@ -146,6 +170,37 @@ async def test_before_the_database_was_ever_there_it_is_not_ready_though_it_take
         assert [row["psid"] for row in rows] == ["p"]
 
 
+async def test_deliveries_groups_and_items_are_measured(service: Service) -> None:
+    names = [f"mirror_{name}_count" for name in ("ack_seconds", "group_size", "commit_seconds")]
+    before = [await sample(service, name) for name in names]
+    ack = await sample(service, "mirror_ack_seconds_sum")
+    messages = await sample(service, "mirror_items_total", kind="message")
+    await deliver(service.http, text_delivery("1001", "p", "m_1", "hello"))
+    assert [await sample(service, name) for name in names] == [count + 1 for count in before]
+    assert 0 < await sample(service, "mirror_ack_seconds_sum") - ack < 60
+    assert await sample(service, "mirror_items_total", kind="message") == messages + 1
+
+
+async def test_an_item_that_postgres_refuses_counts_as_a_dead_letter(service: Service, connection: Connection) -> None:
+    await connection.execute("ALTER TABLE messages ADD CHECK (mid <> 'm_bad')")
+    dead = await sample(service, "mirror_dead_letters_total")
+    await deliver(service.http, text_delivery("1001", "p", "m_bad", "hello"))
+    assert await sample(service, "mirror_dead_letters_total") == dead + 1
+
+
+async def test_what_is_being_erased_and_whom_facebook_does_not_name_is_told(
+    service: Service, connection: Connection
+) -> None:
+    await begin_erasure(service.state["pool"], "1001", "7001", before=None, requested_by="cli", now=datetime.now(UTC))
+    await request_page_erasure(connection, "1002", now=datetime.now(UTC))
+    asked: dict[str, Any] = {"kind": "data_deletion", "user_id": "9", "page_id": None, "now": datetime.now(UTC)}
+    code = await put_request(connection, "0" * 20, b"0" * 32, **asked)
+    await finish_request(connection, code, state="unmatched", outcome="who?", now=datetime.now(UTC))
+    assert await sample(service, "mirror_erasures_open") == 1
+    assert await sample(service, "mirror_page_erasures_open") == 1
+    assert await sample(service, "mirror_deletion_requests_unmatched") == 1
+
+
 async def test_how_late_messages_come_is_counted_by_their_own_time(service: Service) -> None:
     before = {name: await sample(service, f"mirror_lateness_seconds_{name}") for name in ("count", "sum")}
     late = await sample(service, "mirror_lateness_seconds_bucket", le="3600.0")
@@ -159,6 +214,8 @@ async def test_how_late_messages_come_is_counted_by_their_own_time(service: Serv
 
 async def test_what_syncs_repair_and_how_the_pages_do_is_told(syncing: Service, graph: FakeGraph) -> None:
     repaired = await sample(syncing, "mirror_repaired_total")
+    calls = await sample(syncing, "mirror_graph_calls_total", outcome="ok")
+    ended = await sample(syncing, "mirror_sync_runs_total", kind="incremental", state="succeeded")
     await add_page(
         syncing, graph, "1001", thread("1001", "p", ("m_1", "hello", datetime.now(UTC) + timedelta(seconds=5)))
     )
@@ -166,6 +223,10 @@ async def test_what_syncs_repair_and_how_the_pages_do_is_told(syncing: Service, 
     body = {"page_id": "1001", "wait_seconds": 60}
     assert (await syncing.http.post("/api/conversations/sync", json=body)).json()["repaired"] == 1
     assert await sample(syncing, "mirror_repaired_total") == repaired + 1
+    assert await sample(syncing, "mirror_graph_calls_total", outcome="ok") > calls
+    async with asyncio.timeout(60):  # the run is counted just after it has ended
+        while await sample(syncing, "mirror_sync_runs_total", kind="incremental", state="succeeded") == ended:
+            pass  # to read it lets others work
     async with syncing.state["pool"].acquire() as connection:
         await connection.execute(
             """

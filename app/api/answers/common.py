@@ -36,6 +36,14 @@ class SpoolState(Told):
     oldest_seconds: float | None
 
 
+class ReconcilerState(Told):
+    """Whether somebody syncs."""
+
+    heartbeat_seconds: float | None = Field(
+        description="since any process last scheduled syncs; null: none ever did, or the database can't be asked"
+    )
+
+
 class Problem(Told):
     """What is refused, and why (RFC 9457)."""
 
@@ -46,6 +54,7 @@ class Problem(Told):
     field: str | None = Field(None, description="what is wrong in the request, where one thing is")
     needed_role: Literal["read", "operate", "admin"] | None = Field(None, description="with 403: the role it takes")
     spool: SpoolState | None = Field(None, description="of `/readyz`")
+    reconciler: ReconcilerState | None = Field(None, description="likewise")
 
 
 class Readiness(Told):
@@ -54,3 +63,4 @@ class Readiness(Told):
     state: Literal["ready", "degraded"]
     detail: str | None
     spool: SpoolState
+    reconciler: ReconcilerState
