@@ -19,6 +19,7 @@ from app.asgi import OTHER_CONNECTIONS
 from app.bounded_http import BoundedHttp
 from app.cli.session import console
 from app.database import DatabaseAwayError, DatabaseError, database, migrated_database, prepare
+from app.doorstep import raise_file_limit
 from app.ending import FAILURE_FILE
 from app.health import MULTIPROCESS_DIR
 from app.logs import configure_logging
@@ -37,6 +38,7 @@ def serve(
     """Receive webhooks, serve the API, and sync every Page (unless RECONCILER_ENABLED=false)."""
     settings = load_settings(Settings)
     configure_logging(settings.log_level)
+    raise_file_limit()
     # uvicorn ends in order at SIGTERM, and then raises it again: it must not end us before the database is let go
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     # before the first process is started: what is wrong is said once and clearly, and the embedded server

@@ -42,6 +42,15 @@ class Deadlines(Generic[W]):
         if self._timer is None:
             self._arm()
 
+    def expire_first(self) -> bool:
+        """Call `expire` with what is due first before it is; False when nothing waits."""
+        while self._waits:
+            _, wait = self._waits.popleft()
+            if not wait.done():
+                self._expire(wait)
+                return True
+        return False
+
     def _arm(self) -> None:
         due_in = max(self._waits[0][0] - time.monotonic(), 0)
         self._timer = asyncio.get_running_loop().call_later(due_in, self._ring)

@@ -34,7 +34,7 @@ async def echo(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave the signals to whoever runs the tests."""
@@ -44,7 +44,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = _Server(uvicorn.Config(echo, http=BoundedHttp, lifespan="off", log_config=None, ws="none"))
+        server = QuietServer(uvicorn.Config(echo, http=BoundedHttp, lifespan="off", log_config=None, ws="none"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         try:

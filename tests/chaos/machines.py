@@ -114,9 +114,14 @@ async def database(folder: Path | None = None) -> AsyncIterator[Database]:
 
 
 class Service:
-    """`serve` on a port that stays the same, however often it is killed and started."""
+    """`serve` on a port that stays the same, however often it is killed and started.
 
-    def __init__(self, folder: Path, dsn: str, **settings: str) -> None:
+    Without `dsn` it has an embedded Postgres.
+    """
+
+    command = SERVE
+
+    def __init__(self, folder: Path, dsn: str | None, **settings: str) -> None:
         self._folder, self._stack = folder, AsyncExitStack()
         self._settings = {"DATABASE_URL": dsn, "RECONCILER_ENABLED": "false", "LOG_LEVEL": "warning", **settings}
         self._loads = 0
@@ -134,7 +139,9 @@ class Service:
     async def start(self, *arguments: str) -> None:
         """Start it, and wait until it answers."""
         settings = {**self._settings, "PORT": str(self.port)}
-        self.process = await self._stack.enter_async_context(process(self._folder, *SERVE, *arguments, **settings))
+        self.process = await self._stack.enter_async_context(
+            process(self._folder, *self.command, *arguments, **settings)
+        )
         async with httpx.AsyncClient() as http, asyncio.timeout(WITHIN_SECONDS):
             while True:
                 with suppress(httpx.TransportError):
@@ -167,13 +174,14 @@ class Service:
 
 
 class Load:
-    """Clients that post messages, each once, for as long as the context is open.
+    """Clients that post messages, each once, for as long as the context is open; on a new connection each if `is_new`.
 
     `acknowledged` are the mids of those answered 200; `refused` are other answers, `broken` posts without any.
     """
 
-    def __init__(self, url: str, *, clients: int = CLIENTS, first: int = 0) -> None:
+    def __init__(self, url: str, *, clients: int = CLIENTS, first: int = 0, is_new: bool = False) -> None:
         self._url, self._clients = url, clients
+        self._kept = httpx.Limits(max_keepalive_connections=0 if is_new else None)
         self.sent = first
         self.acknowledged: list[str] = []
         self.refused: list[int] = []
@@ -199,7 +207,7 @@ class Load:
 
     async def _client(self) -> None:
         loop = asyncio.get_running_loop()
-        async with httpx.AsyncClient(base_url=self._url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=self._kept) as http:
             while not self._stop.is_set():
                 self.sent += 1
                 mid = f"m_{self.sent}"

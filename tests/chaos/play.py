@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hypothesis import strategies as st
 
@@ -27,6 +27,7 @@ from simulator.message import REACTIONS
 from sql.ingest import Ingestor
 from sql.spool import Spool
 from tests.app.webhook.support import SECRET, VERIFY_TOKEN, client_of
+from tests.chaos.ledger import Ledger
 from tests.chaos.verdict import Mirror
 from tests.reconciler.stage import Killed, Stage
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 Step: TypeAlias = "tuple[Any, ...]"
 
+DOORS = 2
 READ_LAG_SECONDS = 20
 LAG_ALLOWANCE_SECONDS = 60
 QUIET_SECONDS = 3 * 60
@@ -70,7 +72,7 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
         st.tuples(st.just("kill"), KIND, st.integers(1, 9), DURING),
         st.tuples(st.just("trouble"), st.sampled_from(FAULTS), st.integers(1, 6)),
         st.tuples(st.just("rush"), st.integers(1, 12), KIND),
-        st.tuples(st.just("away")),
+        st.tuples(st.just("away"), st.integers(0, DOORS - 1)),
         st.tuples(st.just("drain")),
     ),
     min_size=20,
@@ -83,18 +85,38 @@ def pessimistic() -> Behaviour:
     return Behaviour(read_lag_seconds=READ_LAG_SECONDS, max_limit=7, counts_are_estimates=True)
 
 
+class Door(NamedTuple):
+    """One way in for webhooks, with a spool of its own."""
+
+    http: httpx.AsyncClient
+    spool: Spool
+    durable: Durable
+    drain: Drain
+
+    @property
+    def is_away(self) -> bool:
+        return self.durable.is_away
+
+    @property
+    def spooled(self) -> int:
+        return self.spool.depth
+
+
 class Play:
     """Two Pages, two doors by which webhooks come in, and workers, all on one database."""
 
-    def __init__(self, stage: Stage, doors: Sequence[httpx.AsyncClient], durable: Durable, drain: Drain) -> None:
+    def __init__(self, stage: Stage, doors: Sequence[Door]) -> None:
         self.stage, self.world = stage, stage.world
         self.delivered = Delivered()
         self.told: list[Item] = []
         self.done: Counter[str] = Counter()
-        self._durable, self._drain = durable, drain
+        self.ledger = Ledger()
+        for door in doors:
+            self.ledger.watch(door.http)
+        self._doors = doors
         self._senders = [
-            Sender(http, "https://mirror.test/webhook", SECRET, now=self.world.now, on_acknowledged=self._note)
-            for http in doors
+            Sender(door.http, "https://mirror.test/webhook", SECRET, now=self.world.now, on_acknowledged=self._note)
+            for door in doors
         ]
         self._air: list[Item] = []
         self._sent: list[list[Item]] = []
@@ -104,7 +126,7 @@ class Play:
     @property
     def mirror(self) -> Mirror:
         """What there is to compare."""
-        return Mirror(self.world, self.stage.pool, self.delivered, self.told)
+        return Mirror(self.world, self.stage.pool, self.delivered, self.told, self.ledger)
 
     def _note(self, item: Item) -> None:
         self.delivered.note(item)
@@ -123,6 +145,8 @@ class Play:
         while self._air:
             await self._do_arrive(0, 4)
         await self._do_drain()
+        while any(door.is_away for door in self._doors) or any(door.spooled for door in self._doors):
+            await self._do_drain()
         self.stage.clock.advance(QUIET_SECONDS)
 
     async def sync(self, kind: str) -> None:
@@ -254,19 +278,20 @@ class Play:
         posts = [self._post([item]) for item in items] + [self._post(sent) for sent in again]
         await asyncio.gather(self._do_sync(kind, []), *posts)
 
-    async def _do_away(self) -> None:
-        """Let Postgres be away for webhooks: what comes is spooled until somebody drains."""
-        self._durable.went_away("the play says so")
+    async def _do_away(self, door: int) -> None:
+        """Let Postgres be away for the webhooks of a door: what comes by it is spooled until somebody drains."""
+        self._doors[door].durable.went_away("the play says so")
 
     async def _do_drain(self) -> None:
-        await self._drain.run_once()
+        for door in self._doors:
+            await door.drain.run_once()
 
 
 @asynccontextmanager
 async def play(pools: Sequence[Pool], folder: Path, seed: int, **world: Any) -> AsyncIterator[Play]:
     """Set a play up on an empty database; each pool is that of a door."""
     async with AsyncExitStack() as stack:
-        doors: list[httpx.AsyncClient] = []
+        doors: list[Door] = []
         reader = DeliveryReader()
         for pool in pools:
             spool = await stack.enter_async_context(Spool(folder / f"{len(doors)}", max_bytes=2**30))
@@ -275,8 +300,9 @@ async def play(pools: Sequence[Pool], folder: Path, seed: int, **world: Any) -> 
             drain = Drain(spool, pool, ingestor, reader, durable)
             await stack.enter_async_context(durable.group_commit)
             receiver = Receiver(durable, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
-            doors.append(await stack.enter_async_context(client_of(receiver)))
+            http = await stack.enter_async_context(client_of(receiver))
+            doors.append(Door(http, spool, durable, drain))
         stage = Stage(pools[0], pages=2, seed=seed, behaviour=pessimistic(), **world)
         stack.push_async_callback(stage.http.aclose)
         await stage.add_pages()
-        yield Play(stage, doors, durable, drain)
+        yield Play(stage, doors)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import socket
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,17 @@ DURING = int(os.environ.get("MIRROR_OUTAGE", "0")) or 300
 ATTACKERS = 8
 MOST_GROWTH = 150 * 2**20  # bytes of memory
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: mirror\r\n"
+OPEN_FILES = 256  # that the service may have
 MEBIBYTE = b"x" * 2**20
 ENDLESS_MEBIBYTES = 256
+
+
+class ServiceOfFewFiles(Service):
+    command = (
+        "-c",
+        f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({OPEN_FILES},) * 2); import app.cli.main as m; m.main()",
+        "serve",
+    )
 
 
 async def unsigned_posts(service: Service) -> None:
@@ -77,6 +87,19 @@ async def silent_connections(service: Service) -> None:
             await asyncio.wait_for(raw(service, HEAD, b"", times=1), 10)
 
 
+async def many_connections(service: Service) -> None:
+    """Come in, more often than the service may open files, and never say what for."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        for _ in range(OPEN_FILES // 4):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            with suppress(ConnectionError):
+                await loop.sock_connect(connection, ("127.0.0.1", service.port))
+                await loop.sock_sendall(connection, HEAD)
+        await asyncio.Event().wait()
+
+
 async def endless_headers(service: Service) -> None:
     while True:
         await raw(service, HEAD + b"X-Endless: ", MEBIBYTE, times=ENDLESS_MEBIBYTES)
@@ -99,7 +122,7 @@ async def garbage(service: Service) -> None:
 
 
 ATTACKS = (
-    *(unsigned_posts, forged_signatures, slow_bodies, silent_connections),
+    *(unsigned_posts, forged_signatures, slow_bodies, silent_connections, many_connections),
     *(endless_headers, many_headers, endless_bodies, garbage),
 )
 
@@ -131,13 +154,15 @@ async def test_acknowledged_traffic_goes_on_beside(
     attack: Callable[[Service], Awaitable[None]], service_to_attack: Service, attacked_server: Database
 ) -> None:
     service = service_to_attack
-    async with Load(service.url, first=service.numbers()) as load:
+    crowded = attack is many_connections  # then one that has just come in may be sent away; it comes again
+    async with Load(service.url, first=service.numbers(), is_new=crowded) as load:
         await load.has_acknowledged(50)
         before = memory(service.process.pid)
         async with attacked(service, attack):
             await load.has_acknowledged(DURING)
         grown = memory(service.process.pid) - before
-    assert (load.refused, load.broken) == ([], 0)
+    assert load.refused == []
+    assert load.broken <= (len(load.acknowledged) if crowded else 0)
     assert load.slowest < ANSWER_WITHIN_SECONDS
     assert grown < MOST_GROWTH
     await service.is_drained()
@@ -158,5 +183,6 @@ async def service_to_attack(
     attacked_server: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
     """One service for all attacks: it has to survive them."""
-    async with Service(tmp_path_factory.mktemp("attacked"), attacked_server.dsn, LOG_LEVEL="error") as service:
+    folder = tmp_path_factory.mktemp("attacked")
+    async with ServiceOfFewFiles(folder, attacked_server.dsn, LOG_LEVEL="error") as service:
         yield service

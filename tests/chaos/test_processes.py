@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from contextlib import AsyncExitStack
@@ -16,7 +17,8 @@ from sql.pool import open_pool
 from tests.app.service import APP_SECRET, AUTHORIZATION
 from tests.chaos import verdict
 from tests.chaos.figures import note_figures
-from tests.chaos.machines import Service
+from tests.chaos.ledger import Ledger
+from tests.chaos.machines import WITHIN_SECONDS, Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +46,8 @@ class Town:
         self.graph = Graph(self.world, app_secret=APP_SECRET, behaviour=behaviour)
         self.delivered = Delivered()
         self.told: list[Item] = []
+        self.ledger = Ledger()
+        self._awaited, self._enough = 0, asyncio.Event()
 
     def now(self) -> datetime:
         return self.world.now()
@@ -54,6 +58,15 @@ class Town:
     def note(self, item: Item) -> None:
         self.delivered.note(item)
         self.told.append(item)
+        if len(self.told) >= self._awaited:
+            self._enough.set()
+
+    async def has_told(self, more: int) -> None:
+        """Wait until so many more items were acknowledged."""
+        self._awaited = len(self.told) + more
+        self._enough.clear()
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await self._enough.wait()
 
 
 async def deliver(senders: Sequence[Sender], items: list[Item]) -> None:
@@ -118,6 +131,7 @@ async def test_two_processes_of_which_one_is_killed_again_and_again_end_in_the_t
         ]
         pool = await stack.enter_async_context(open_pool(server_to_kill.dsn, min_size=1, max_size=2))
         http = await stack.enter_async_context(httpx.AsyncClient(headers=AUTHORIZATION, timeout=60))
+        town.ledger.watch(http)
         for page in town.world.pages:
             answer = await http.post(f"{services[0].url}/api/pages", json={"access_token": page.access_token})
             assert answer.status_code == 201, answer.text
@@ -128,14 +142,16 @@ async def test_two_processes_of_which_one_is_killed_again_and_again_end_in_the_t
         for n in range(KILLS):
             victim = services[n % 2]
             pid = victim.process.pid
-            await live(life, senders, chance)
+            living = asyncio.create_task(live(life, senders, chance))
+            await town.has_told(chance.randrange(1, BETWEEN // 2))  # so it is killed in the midst of them
             await victim.kill()
+            await living
             await live(life, senders, chance)
             await victim.start()
             await free_pages_of(pool, pid)
         for service in services:
             await service.is_drained()
-        mirror = verdict.Mirror(town.world, pool, town.delivered, town.told)
+        mirror = verdict.Mirror(town.world, pool, town.delivered, town.told, town.ledger)
         town.let_time_pass()
         await sync_all(services[0], town, "incremental")
         assert await verdict.after_a_sync(mirror) == []

@@ -2,64 +2,82 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 from app.demo.comparison import Difference, at, compare_conversations, compare_messages
-from app.webhook.projection import Door
-from app.webhook.reader import read_body
-from simulator.body import envelope, escaped
 from sql.export import export_conversations, export_messages
-from sql.rows import Event
+from sql.json_values import dumps
+from tests.chaos.told import LIVE, compare_events, compare_told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     import asyncpg
 
     from app.demo.run import Delivered
     from simulator import Item, World
+    from simulator.truth import MessageTruth
     from sql.pool import Pool
-
-ANY_DOOR = Door(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC).date(), UUID(int=0))
+    from tests.chaos.ledger import Ledger
 
 
 class Mirror(NamedTuple):
-    """A world, the database that mirrors it, and the items that were acknowledged."""
+    """A world, the database that mirrors it, the items that were acknowledged, and the posts they came in."""
 
     world: World
     pool: Pool
     delivered: Delivered
     told: list[Item]
+    ledger: Ledger
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
         async with self.pool.acquire() as connection:
             return await connection.fetch(query, *values)
 
+    async def messages(self, page_id: str) -> dict[str, asyncpg.Record]:
+        """The messages of a Page by their mids, without what is only referred to."""
+        rows = await self.rows("SELECT * FROM messages WHERE page_id = $1 AND sent_at IS NOT NULL", page_id)
+        return {row["mid"]: row for row in rows}
+
 
 async def after_a_sync(mirror: Mirror) -> list[str]:
-    """What Graph shows and the mirror lacks, or has under another person, time or direction."""
+    """Messages that Graph shows: who, when, what, with what attached, and whose conversation it is."""
     found: list[str] = []
     for page in mirror.world.pages:
-        rows = {row["mid"]: row for row in await mirror.rows(_MESSAGES, page.id)}
-        for true in mirror.world.true_messages(page.id):
-            if not true.in_graph:
-                continue
+        rows = await mirror.messages(page.id)
+        shown = [true for true in mirror.world.true_messages(page.id) if true.in_graph]
+        for true in shown:
             row = rows.get(true.mid)
-            if row is None:
-                found.append(f"{true.mid} is missing")
-                continue
-            told = mirror.delivered.kinds.get(true.mid, set())
-            came_live = bool(told & {"message", "echo", "postback"})
-            sent_at = at(true.sent_at_ms if came_live else true.graph_sent_at_ms)
-            expected = (true.psid, true.thread_id, true.direction, sent_at, False)
-            seen = (row["psid"], row["thread_id"], row["direction"], row["sent_at"], row["is_deleted"])
-            if seen != expected:
-                found.append(f"{true.mid} is {seen}, not {expected}")
-            if not true.num_edit and row["text"] != true.text:
-                found.append(f"{true.mid} says {row['text']!r}, not {true.text!r}")
+            found += [f"{true.mid} is missing"] if row is None else _wrong_after_a_sync(mirror, true, row)
+        threads = await mirror.rows("SELECT thread_id, psid FROM conversation_threads WHERE page_id = $1", page.id)
+        whose = {row["thread_id"]: row["psid"] for row in threads}
+        conversations = {
+            row["psid"] for row in await mirror.rows("SELECT psid FROM conversations WHERE page_id = $1", page.id)
+        }
+        for thread_id, psid in {(true.thread_id, true.psid) for true in shown}:
+            if whose.get(thread_id) != psid or psid not in conversations:
+                found.append(f"{thread_id} is {whose.get(thread_id)}'s, not {psid}'s")
     return found
+
+
+def _wrong_after_a_sync(mirror: Mirror, true: MessageTruth, row: asyncpg.Record) -> Iterator[str]:
+    came_live = bool(mirror.delivered.kinds.get(true.mid, set()) & LIVE)
+    sent_at = at(true.sent_at_ms if came_live else true.graph_sent_at_ms)
+    expected = (true.psid, true.thread_id, true.direction, sent_at, False)
+    seen = (row["psid"], row["thread_id"], row["direction"], row["sent_at"], row["is_deleted"])
+    if seen != expected:
+        yield f"{true.mid} is {seen}, not {expected}"
+    if not true.num_edit and row["text"] != true.text:
+        yield f"{true.mid} says {row['text']!r}, not {true.text!r}"
+    if row["sync_seen_at"] is None:
+        yield f"{true.mid} was seen by no sync"
+    attachments = [dumps(attachment) for attachment in row["attachments"] or []]
+    known = true.attachments_at(webhook=came_live)
+    if len(attachments) != len(known) or not all(
+        one.identity in text for one, text in zip(known, attachments, strict=True)
+    ):
+        yield f"{true.mid} has the attachments {attachments}, not {known}"
 
 
 async def after_an_audit(mirror: Mirror) -> list[str]:
@@ -72,51 +90,51 @@ async def after_an_audit(mirror: Mirror) -> list[str]:
             conversations = await export_conversations(connection, page.id)
         found += compare_messages(page.id, truth.messages, messages, mirror.delivered.kinds)
         found += compare_conversations(page.id, truth.conversations, conversations, mirror.delivered.watermarks)
+        shown = {row["psid"]: row for row in await mirror.rows(_CONVERSATIONS, page.id)}
+        for true in truth.conversations:
+            row = shown.get(true.psid)
+            updated_time = at(true.updated_time_ms // 1000 * 1000)
+            if row is not None and row["updated_time"] != updated_time:
+                what = f"updated_time is {row['updated_time']}, not {updated_time}"
+                found.append(Difference(page.id, true.psid, "wrong", what))
     return [f"{difference.kind}: {difference.key}: {difference.what}" for difference in found]
 
 
 async def of_what_was_told(mirror: Mirror) -> list[str]:
-    """What only webhooks tell: events, an echo's app, an unsend's time. And rows that contradict themselves."""
+    """What only webhooks tell, the journal of them, and rows that contradict themselves."""
+    about: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in mirror.told:
+        if item.mid is not None:
+            about[item.page_id, item.mid].append(item)
     found: list[str] = []
-    stored = {tuple(row) for row in await mirror.rows("SELECT page_id, event_key FROM conversation_events")}
-    told = {(row.page_id, row.event_key) for row in events_of(mirror.told)}
-    found += [f"event {key} is missing" for key in told - stored]
-    found += [f"event {key} was never told" for key in stored - told]
     for page in mirror.world.pages:
-        rows = {row["mid"]: row for row in await mirror.rows(_MESSAGES, page.id)}
+        rows = await mirror.messages(page.id)
         for true in mirror.world.true_messages(page.id):
-            row, kinds = rows.get(true.mid), mirror.delivered.kinds.get(true.mid, set())
-            if row is not None and "unsend" in kinds and row["deleted_at"] != at(true.deleted_at_ms or 0):
-                found.append(f"{true.mid} was unsent at {row['deleted_at']}")
-            app_id = str(true.extra["app_id"]) if "app_id" in true.extra else None
-            if row is not None and "echo" in kinds and not true.is_deleted and row["app_id"] != app_id:
-                found.append(f"{true.mid} was sent by {row['app_id']}, not {app_id}")
+            items = about.get((page.id, true.mid), [])
+            kinds = {item.kind for item in items}
+            if true.mid not in rows and not kinds & LIVE:
+                continue  # only that it was unsent, edited or reacted to is known: a placeholder
+            found += compare_told(true, rows.get(true.mid), items)
+    found += compare_events(mirror.told, await mirror.rows("SELECT * FROM conversation_events"))
+    journal = await mirror.rows("SELECT body, count(*) AS times FROM webhook_deliveries GROUP BY body")
+    found += mirror.ledger.differences({row["body"]: row["times"] for row in journal})
     found += [str(dict(row)) for row in await mirror.rows(_LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST)]
     found += [str(dict(row)) for row in await mirror.rows(_TOMBSTONES_WITH_CONTENT)]
     found += [str(dict(row)) for row in await mirror.rows("SELECT * FROM webhook_deliveries WHERE state <> 'stored'")]
     return found
 
 
-def events_of(items: Iterable[Item]) -> list[Event]:
-    """The event rows of items."""
-    rows = []
-    for item in items:
-        body = escaped(envelope([item], item.at_ms))
-        rows += [row for read in read_body(body, ANY_DOOR).items for row in read.rows if isinstance(row, Event)]
-    return rows
-
-
-_MESSAGES = "SELECT * FROM messages WHERE page_id = $1 AND sent_at IS NOT NULL"
+_CONVERSATIONS = "SELECT psid, updated_time FROM conversations WHERE page_id = $1"
 _LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST = """
-    SELECT c.psid, c.last_message_mid, c.last_message_at, newest.mid, newest.sent_at
+    SELECT c.psid, c.last_message_mid, c.last_message_at, c.snippet, newest.mid, newest.sent_at, newest.text
     FROM conversations AS c
     LEFT JOIN LATERAL (
-        SELECT m.mid, m.sent_at, m.direction FROM messages AS m
+        SELECT m.mid, m.sent_at, m.direction, m.text FROM messages AS m
         WHERE m.page_id = c.page_id AND m.psid = c.psid AND m.sent_at IS NOT NULL
         ORDER BY m.sent_at DESC, m.mid DESC LIMIT 1
     ) AS newest ON true
-    WHERE (c.last_message_mid, c.last_message_at, c.last_message_direction)
-        IS DISTINCT FROM (newest.mid, newest.sent_at, newest.direction)
+    WHERE (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
+        IS DISTINCT FROM (newest.mid, newest.sent_at, newest.direction, left(newest.text, 200))
 """
 _TOMBSTONES_WITH_CONTENT = """
     SELECT m.mid, m.text, m.attachments FROM messages AS m
@@ -127,4 +145,3 @@ _TOMBSTONES_WITH_CONTENT = """
         )
     )
 """
-_DEAD_LETTERS = "SELECT id, dead_letters FROM webhook_deliveries WHERE state <> 'stored'"
