@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 CONNECT_WITHIN_SECONDS = 15.0
 CLOSE_WITHIN_SECONDS = 2.0
+LOOK_EVERY_SECONDS = 1.0  # whether the embedded server lives
+LOOK_AT_LEAST_EVERY_SECONDS = 15.0  # when it could not be started
 
 
 class DatabaseError(Exception):
@@ -53,26 +55,43 @@ def database(settings: DatabaseSettings) -> Iterator[str]:
 
 @asynccontextmanager
 async def held_database(settings: DatabaseSettings) -> AsyncIterator[str]:
-    """Do what `database` does without keeping others of the event loop waiting.
+    """Do what `database` does without keeping others of the event loop waiting; a server that dies is started again.
 
     Raises:
         embedded.EmbeddedPostgresError: as above.
 
     """
-    held = database(settings)
-    entering = asyncio.create_task(asyncio.to_thread(held.__enter__))
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    starting = asyncio.create_task(asyncio.to_thread(embedded.start, settings.data_dir))
     try:
-        dsn = await asyncio.shield(entering)
+        server = await asyncio.shield(starting)
     except asyncio.CancelledError:
         # the thread can't be stopped: what it starts is not left running
         with suppress(Exception):
-            await entering
-            await asyncio.to_thread(held.__exit__, None, None, None)
+            await asyncio.to_thread((await starting).stop)
         raise
+    watching = asyncio.create_task(_watch(server), name="embedded-postgres")
     try:
-        yield dsn
+        yield server.dsn
     finally:
-        await asyncio.to_thread(held.__exit__, None, None, None)
+        watching.cancel()
+        await asyncio.to_thread(server.stop)
+
+
+async def _watch(server: embedded.EmbeddedPostgres) -> None:
+    """Start the server again whenever it has died."""
+    pause = LOOK_EVERY_SECONDS
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            if await asyncio.to_thread(server.revive):
+                log.warning("postgres_revived", reason="the embedded server had died")
+            pause = LOOK_EVERY_SECONDS
+        except embedded.EmbeddedPostgresError as error:
+            pause = min(2 * pause, LOOK_AT_LEAST_EVERY_SECONDS)
+            log.error("postgres_not_revived", reason=str(error), again_after_seconds=pause)
 
 
 @asynccontextmanager

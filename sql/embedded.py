@@ -56,10 +56,31 @@ FIXED_SETTINGS = {
 class EmbeddedPostgres:
     """One user's hold on the server of a data folder."""
 
-    def __init__(self, server: "_Server", users: int, dsn: str) -> None:
-        self.dsn = dsn
+    def __init__(self, server: "_Server", users: int, dsn: str, database: str) -> None:
+        self.dsn, self._database = dsn, database
         self._server = server
         self._users: int | None = users
+
+    def revive(self, *, timeout: float = 120.0) -> bool:
+        """Start the server again if it has died; returns whether it had. Blocks while it starts and recovers.
+
+        Raises:
+            EmbeddedPostgresError: it can't be started now.
+
+        """
+        if self._users is None or self._server.postmaster.pid() is not None:
+            return False
+        deadline = time.monotonic() + timeout
+        try:
+            with self._server.alone(deadline):
+                if self._users is None or self._server.postmaster.pid() is not None:  # another user was faster
+                    return False
+                self._server.bring_up(self._database, deadline)
+        except (OSError, subprocess.SubprocessError) as exc:
+            raise EmbeddedPostgresError(
+                f"The server in DATA_DIR ({self._server.home}) can't be started: {exc}"
+            ) from exc
+        return True
 
     def stop(self) -> None:
         """Give up the hold; the last one out stops the server. Calling it again does nothing."""
@@ -98,7 +119,7 @@ def start(data_dir: Path, *, database: str = "messenger_mirror", timeout: float 
         with server.alone(deadline):
             users = server.join()
             try:
-                return EmbeddedPostgres(server, users, server.bring_up(database, deadline))
+                return EmbeddedPostgres(server, users, server.bring_up(database, deadline), database)
             except BaseException as exc:
                 try:
                     if not isinstance(exc, _StillStartingError):

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 __all__ = ["PassOverError", "Spool", "SpoolError", "Spooled"]
 
+MAX_QUEUE_BYTES = 64 * 2**20  # in memory, for a disk that is slow
 DRAIN_ROWS = 200
 DRAIN_BYTES = 8 * 2**20
 FAILURE_COUNTS_SECONDS = 10.0  # then the disk may have been seen to
@@ -55,7 +56,7 @@ class Spool:
         self._adopted: list[SpoolFile] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._queue: list[_Waiting] = []
-        self._queued_bytes = 0
+        self._queued_bytes = self._written_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._failure: tuple[float, SpoolError] | None = None
 
@@ -117,12 +118,16 @@ class Spool:
 
     def _check_room(self, size: int) -> None:
         kept = self._own.bytes if self._own is not None else 0
-        if kept + self._queued_bytes + size > self._max_bytes:
+        waiting = self._queued_bytes + self._written_bytes
+        if kept + waiting + size > self._max_bytes:
             raise SpoolError(f"the spool is full: it holds {kept} bytes, SPOOL_MAX_BYTES is {self._max_bytes}")
+        if waiting and waiting + size > MAX_QUEUE_BYTES:
+            raise SpoolError(f"the disk of the spool is too slow: {waiting} bytes wait for it")
 
     async def _write(self) -> None:
         while self._queue:
-            group, self._queue, self._queued_bytes = self._queue, [], 0
+            group, self._queue = self._queue, []
+            self._written_bytes, self._queued_bytes = self._queued_bytes, 0
             try:
                 await self._do(partial(self._put, [w.delivery for w in group]))
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody here may be told that it is durable
@@ -136,8 +141,14 @@ class Spool:
                 for waiting in group:
                     if not waiting.done.done():
                         waiting.done.set_result(None)
+            finally:
+                self._written_bytes = 0
 
     def _put(self, deliveries: Sequence[Spooled]) -> None:
+        if self._own is not None and not self._own.is_in_place:
+            log.error("spool_removed", file=self._own.name, deliveries=self._own.count, what_follows="a new one")
+            own, self._own = self._own, None
+            self._adopted.append(own)  # what is in it can still be drained
         if self._own is None:
             self._own = SpoolFile.create(self._folder)
         self._own.put(deliveries)

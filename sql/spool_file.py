@@ -47,15 +47,21 @@ class SpoolFile:
         self._folder, self.name, self._lock = folder, name, lock
         self._pass: SpoolPass | None = None
         try:
-            self._open()
-        except sqlite3.Error as error:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
             os.close(lock)
             raise SpoolError(f"{folder / name}.spool can't be used: {error}") from error
 
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self.name}.spool"
+
     def _open(self) -> None:
-        self._db = sqlite3.connect(
-            self._folder / f"{self.name}.spool", isolation_level=None, check_same_thread=False, timeout=5
-        )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(
@@ -68,6 +74,8 @@ class SpoolFile:
         )
         self._db.execute("CREATE INDEX IF NOT EXISTS spooled_in_turn ON spooled (attempts, n)")
         _sync(self._folder)  # else the file itself may be gone after a power cut, with all that is in it
+        found = self._path.stat()
+        self._is_this = (found.st_dev, found.st_ino)
         self._recount()
 
     @classmethod
@@ -79,7 +87,10 @@ class SpoolFile:
 
         """
         try:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in missing:
+                _sync(made.parent)
             while True:
                 name = uuid4().hex
                 lock = _take_lock(folder / f"{name}.lock")
@@ -176,10 +187,20 @@ class SpoolFile:
             raise
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether it still stands in its folder: what is written into a file that somebody removed ends with us."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._is_this
+
+    @property
     def is_spent(self) -> bool:
         """Whether an empty file is better removed than used again: it does not shrink when deliveries leave it."""
-        size = (self._folder / f"{self.name}.spool").stat().st_size
-        return self.count == 0 and (self._pass is not None or size > LARGEST_EMPTY_FILE)
+        if self.count or not self.is_in_place:
+            return not self.count
+        return self._pass is not None or self._path.stat().st_size > LARGEST_EMPTY_FILE
 
     def _change(self, statement: str, rows: list[tuple[Any, ...]]) -> int:
         """Run a statement for each row, in one transaction; returns how many rows it changed."""

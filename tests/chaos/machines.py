@@ -39,14 +39,14 @@ class Database:
     """A Postgres server: `kill` it as `kill -9` does, `start` it again, let it stand still, ask it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._holds: list[embedded.EmbeddedPostgres] = []
         self._postmaster = Postmaster(folder / "postgres" / "data")
         self._name = ""
         self.dsn = ""
 
     async def start(self) -> None:
-        held = await asyncio.to_thread(embedded.start, self._folder)
+        held = await asyncio.to_thread(embedded.start, self.folder)
         self._holds.append(held)
         self.dsn = in_database(held.dsn, self._name) if self._name else held.dsn
 

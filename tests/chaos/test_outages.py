@@ -69,6 +69,22 @@ async def test_while_postgres_stands_still_all_is_answered_in_facebooks_time_and
         note(load)
 
 
+async def test_an_embedded_postgres_that_dies_is_started_again_and_all_is_there_once(tmp_path: Path) -> None:
+    async with database() as server:  # which is the service's own, too, so that it can be asked at the end
+        folder = server.folder
+        async with Service(tmp_path, None, DATA_DIR=str(folder), SPOOL_DIR=str(tmp_path / "spool")) as service:
+            async with Load(service.url) as load:
+                for _ in range(2):
+                    await load.has_acknowledged(DURING)
+                    server.kill()
+                await load.has_acknowledged(DURING)
+                await service.is_drained()
+            await service.is_drained()
+            await assert_all_is_there(server, load.acknowledged)
+            assert (load.refused, load.broken) == ([], 0)
+            note(load)
+
+
 async def test_while_postgres_disk_is_full_all_is_answered_200_and_is_there_once_afterwards(tmp_path: Path) -> None:
     with small_disk(300) as disk:
         async with database(disk) as server, Service(tmp_path, server.dsn) as service:

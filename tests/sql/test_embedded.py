@@ -227,6 +227,29 @@ async def test_a_server_killed_under_its_user_is_no_trouble_at_the_end_and_start
         assert await ask(server.dsn, "SELECT 1") == 1
 
 
+async def test_a_server_killed_under_its_user_can_be_revived_at_the_same_address_with_all_that_was_committed(
+    used: Path,
+) -> None:
+    with started(used) as server:
+        assert not server.revive()
+        await ask(server.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
+        killed = postmaster(used)
+        os.kill(killed, signal.SIGKILL)
+        while Postmaster(used / "postgres" / "data").is_(killed):
+            os.sched_yield()
+        assert server.revive()
+        assert postmaster(used) != killed
+        assert await ask(server.dsn, "SELECT n FROM kept") == 7
+        assert not server.revive()
+
+
+def test_whoever_has_left_revives_nothing(used: Path) -> None:
+    with started(used) as server:
+        server.stop()
+        assert not server.revive()
+        assert Postmaster(used / "postgres" / "data").pid() is None
+
+
 @contextmanager
 def answering(folder: Path) -> Iterator[Postmaster]:
     """A socket that answers as the server of a folder whose process is not on this system."""
