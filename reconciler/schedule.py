@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
+CLOCK_EVERY_SECONDS = 1.0  # look whether it was set back
 
 
 class Job(NamedTuple):
@@ -91,14 +93,31 @@ async def scheduled(jobs: Sequence[Job]) -> AsyncIterator[None]:
     for job in jobs:
         scheduler.add_job(fire, "interval", args=[job], seconds=job.every_seconds, id=job.name)
     scheduler.start()
+    following = asyncio.create_task(_follow_clock(scheduler, jobs), name="schedule-clock")
     try:
         yield
     finally:
+        following.cancel()
         scheduler.pause()
         if running:
             await asyncio.wait(running, timeout=DRAIN_SECONDS)
         scheduler.shutdown(wait=False)  # this cancels the jobs that still run, and waits for none
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _follow_clock(scheduler: AsyncIOScheduler, jobs: Sequence[Job]) -> None:
+    """Fire what a clock that was set back has put off: APScheduler would wait until it reads that time again."""
+    while True:
+        await asyncio.sleep(CLOCK_EVERY_SECONDS)
+        now = datetime.now(UTC)
+        for job in jobs:
+            known = scheduler.get_job(job.name)
+            if known is None or known.next_run_time is None:
+                continue
+            put_off = (known.next_run_time - now).total_seconds() - job.every_seconds
+            if put_off > CLOCK_EVERY_SECONDS:
+                log.warning("clock_set_back", job=job.name, seconds=round(put_off))
+                scheduler.modify_job(job.name, next_run_time=now)
 
 
 async def _run(job: Job) -> None:

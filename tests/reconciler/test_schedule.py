@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Self
 
 from reconciler import schedule
 from reconciler.schedule import Job, scheduled
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     import pytest
 
 
@@ -62,3 +65,27 @@ async def test_a_job_that_takes_long_is_cancelled_and_has_ended_with_the_context
     async with scheduled([Job("endless", work, 0.01)]):
         await began.wait()
     assert was_cancelled
+
+
+async def test_jobs_go_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        ahead = timedelta(hours=3)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            real = datetime.now(tz) + cls.ahead
+            return cls.fromtimestamp(real.timestamp(), tz)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Clock)
+    monkeypatch.setattr(schedule, "datetime", Clock)
+    monkeypatch.setattr(schedule, "CLOCK_EVERY_SECONDS", 0.01)
+    worked = asyncio.Semaphore(0)
+
+    async def work() -> None:
+        worked.release()
+
+    async with scheduled([Job("often", work, 0.01)]):
+        await worked.acquire()
+        Clock.ahead = timedelta(0)
+        for _ in range(3):
+            await worked.acquire()
