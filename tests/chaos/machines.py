@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 PAGE = "104203300000001"
 CLIENTS = 8
-ANSWER_WITHIN_SECONDS = 5.0  # as long as Facebook waits
+# As long as Facebook waits, in a long run, which has the machine for itself. Whoever waits for Postgres waits for ever.
+ANSWER_WITHIN_SECONDS = 5.0 if "MIRROR_OUTAGE" in os.environ else 30.0
 WITHIN_SECONDS = 120.0
 
 

@@ -43,15 +43,17 @@ if TYPE_CHECKING:
 Step: TypeAlias = "tuple[Any, ...]"
 
 DOORS = 2
+PATIENCE_SECONDS = 60  # this is not about speed
 READ_LAG_SECONDS = 20
 LAG_ALLOWANCE_SECONDS = 60
 QUIET_SECONDS = 3 * 60
 FAULTS = ("http_500", "transient", "html", "cut_body", "empty_body", "timeout", "stale_cursor", "too_heavy", "bump")
 NUMBER = st.integers(0, 40)
 HAPPENINGS = (
-    *("person", "person", "page", "page", "attach", "reply", "postback", "unsupported"),
+    *("person", "person", "page", "page", "attach", "present", "quick", "advert", "reply", "postback", "unsupported"),
     *("edit", "edit", "unsend", "react", "react", "unreact", "read", "receipt", "pass", "refer", "event"),
 )
+ABOUT_A_MESSAGE = (*HAPPENINGS[HAPPENINGS.index("edit") :], "reply")
 DURING = st.lists(st.tuples(st.integers(1, 8), st.deferred(lambda: LIVE)), max_size=2)
 HAPPENING: st.SearchStrategy[Step] = st.tuples(st.just("happen"), st.sampled_from(HAPPENINGS), NUMBER)
 LIVE: st.SearchStrategy[Step] = st.one_of(
@@ -115,7 +117,14 @@ class Play:
             self.ledger.watch(door.http)
         self._doors = doors
         self._senders = [
-            Sender(door.http, "https://mirror.test/webhook", SECRET, now=self.world.now, on_acknowledged=self._note)
+            Sender(
+                door.http,
+                "https://mirror.test/webhook",
+                SECRET,
+                now=self.world.now,
+                deadline=PATIENCE_SECONDS,
+                on_acknowledged=self._note,
+            )
             for door in doors
         ]
         self._air: list[Item] = []
@@ -177,13 +186,18 @@ class Play:
 
     def _happening(self, kind: str, k: int, page_id: str) -> list[Item]:
         world = self.world
-        if kind in {"person", "page", "attach", "postback", "unsupported"}:
+        if kind not in ABOUT_A_MESSAGE:
             psids = [psid for page, psid, _ in self._recent if page == page_id]
             psid = psids[k % len(psids)] if psids and k % 3 else None
             simple: dict[str, Callable[[], list[Item]]] = {
                 "person": lambda: world.person_sends(page_id, psid),
-                "page": lambda: world.page_sends(page_id, psid, app=("ours", "other", "inbox", None)[k % 4]),
+                "page": lambda: world.page_sends(
+                    page_id, psid, app=("ours", "other", "inbox", None)[k % 4], metadata=f"ref-{k}" if k % 3 else None
+                ),
                 "attach": lambda: world.person_sends(page_id, psid, attachments=world.some_attachments()),
+                "present": lambda: world.page_sends(page_id, psid, attachments=world.some_attachments(from_page=True)),
+                "quick": lambda: world.person_sends(page_id, psid, quick_reply=f"QUICK_{k}"),
+                "advert": lambda: world.person_sends(page_id, psid, referral={"ref": f"summer-{k}", "source": "ADS"}),
                 "postback": lambda: world.postback(page_id, psid),
                 "unsupported": lambda: world.person_sends(page_id, psid, is_unsupported=True),
             }

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.app.service import deliver, text_delivery
+from app.demo.run import Delivered
+from simulator import Life, Sender, TurnedClock, World
+from sql.pool import open_pool
+from tests.app.service import APP_SECRET, deliver, text_delivery
+from tests.chaos import verdict
 from tests.chaos.figures import note_figures
+from tests.chaos.ledger import Ledger
 from tests.chaos.machines import (
     ANSWER_WITHIN_SECONDS,
     PAGE,
@@ -25,10 +30,12 @@ from tests.gateway import gateway
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from simulator import Item
     from tests.chaos.machines import Database
 
 LONG = int(os.environ.get("MIRROR_OUTAGE", "0"))  # deliveries during each outage
 DURING = LONG or 250
+MINUTES = 60
 
 
 def note(load: Load) -> None:
@@ -50,6 +57,52 @@ async def test_while_postgres_is_away_all_is_answered_200_and_is_there_once_when
         await assert_all_is_there(server, load.acknowledged)
         assert (load.refused, load.broken) == ([], 0)
         note(load)
+
+
+async def test_an_hour_without_postgres_is_none_for_facebook_and_all_is_there_once_afterwards(
+    tmp_path: Path, server_to_kill: Database
+) -> None:
+    """By the world's clock, at which Facebook would tell of failing webhooks, and unsubscribe the Pages."""
+    clock, ledger, delivered = TurnedClock(), Ledger(), Delivered()
+    world = World(60, pages=3, conversations_per_page=20, now=clock)
+    life = Life(world, seed=60)
+    told: list[Item] = []
+
+    def note_item(item: Item) -> None:
+        delivered.note(item)
+        told.append(item)
+
+    async with AsyncExitStack() as stack:
+        way = await stack.enter_async_context(gateway(server_to_kill.dsn))
+        service = await stack.enter_async_context(Service(tmp_path, way.dsn))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        ledger.watch(http)
+        sender = Sender(
+            http,
+            f"{service.url}/webhook",
+            APP_SECRET,
+            world,
+            batch=3,
+            concurrency=8,
+            repeat=0.05,
+            reorder=0.1,
+            deadline=ANSWER_WITHIN_SECONDS,
+            on_acknowledged=note_item,
+        )
+        await sender.send([item for _ in range(50) for item in life.happen()])
+        await way.close()
+        for _ in range(MINUTES):
+            await sender.send([item for _ in range(1 + DURING // MINUTES) for item in life.happen()])
+            clock.advance(60)
+        assert await service.spooled() >= MINUTES
+        await way.open()
+        await sender.flush()
+        await service.is_drained()
+        assert (sender.alerts, sender.counts.failed, sender.pending) == ([], 0, 0)
+        assert sender.counts.acknowledged >= sender.counts.items == len({id(item) for item in told})
+        async with open_pool(server_to_kill.dsn, min_size=1, max_size=2) as pool:
+            assert await verdict.of_what_was_told(verdict.Mirror(world, pool, delivered, told, ledger)) == []
+        note_figures(outages=1, acknowledged=ledger.acknowledged.total(), lost=0)
 
 
 async def test_while_postgres_stands_still_all_is_answered_in_facebooks_time_and_is_there_once_afterwards(
@@ -87,14 +140,18 @@ async def test_an_embedded_postgres_that_dies_is_started_again_and_all_is_there_
 
 async def test_while_postgres_disk_is_full_all_is_answered_200_and_is_there_once_afterwards(tmp_path: Path) -> None:
     with small_disk(300) as disk:
-        async with database(disk) as server, Service(tmp_path, server.dsn) as service:
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(database(disk))
+            # on a disk of its own it is the service's, too, which has to start it again: without room it ends itself
+            settings = {"DATA_DIR": str(disk), "SPOOL_DIR": str(tmp_path / "spool")} if disk else {}
+            service = Service(tmp_path, None if disk else server.dsn, **settings)
+            await stack.enter_async_context(service)
             async with Load(service.url) as load:
                 await load.has_acknowledged(200)
                 if disk is not None:
                     ballast = fill(disk)
                     await load.has_acknowledged(DURING)
                     ballast.unlink()
-                    await server.start()  # it ends itself where its log can't be written
                 else:
                     await server.fetch(FULL)
                     await load.has_acknowledged(DURING)

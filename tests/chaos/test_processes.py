@@ -136,7 +136,8 @@ async def test_two_processes_of_which_one_is_killed_again_and_again_end_in_the_t
             answer = await http.post(f"{services[0].url}/api/pages", json={"access_token": page.access_token})
             assert answer.status_code == 201, answer.text
         senders = [
-            Sender(http, f"{s.url}/webhook", APP_SECRET, now=town.now, on_acknowledged=town.note) for s in services
+            Sender(http, f"{s.url}/webhook", APP_SECRET, now=town.now, deadline=60, on_acknowledged=town.note)
+            for s in services
         ]
         life = Life(town.world, seed=KILLS)
         for n in range(KILLS):
