@@ -25,7 +25,7 @@ SPOOL_AGE_SECONDS = Gauge("mirror_spool_age_seconds", "Age of the oldest of them
 LATENESS_SECONDS = Histogram(
     "mirror_lateness_seconds", "From a message's sending, by Facebook's clock, to its commit by webhook", buckets=_LATE
 )
-REPAIRED = Counter("mirror_repaired", "Messages that a sync brought and a webhook should have")
+REPAIRED = Counter("mirror_repaired", "Messages that webhooks missed and a sync brought, once that is decided")
 RUNS = Counter("mirror_sync_runs", "Sync runs that ended, by kind and state", ["kind", "state"])
 SUBSCRIPTIONS_REPAIRED = Counter("mirror_subscriptions_repaired", "Pages whose webhook fields had been dropped")
 GRAPH_CALLS = Counter("mirror_graph_calls", "Calls of the Graph API by outcome", ["outcome"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app import metrics
 from reconciler.graph.client import GraphClient, new_http_client
+from reconciler.repairs import EVERY_SECONDS as DECIDE_EVERY_SECONDS
+from reconciler.repairs import Repairs
 from reconciler.schedule import Job, Schedule
 from reconciler.watchdog import EVERY_SECONDS, Watchdog
 from reconciler.worker import Pace, Worker
@@ -53,7 +55,6 @@ def new_worker(settings: Settings, pool: Pool, graph: GraphClient, tokens: Token
         tokens,
         pace,
         on_end=lambda kind, state: metrics.RUNS.labels(kind, state).inc(),
-        on_stored=lambda counts: metrics.REPAIRED.inc(counts.repaired),
     )
 
 
@@ -79,6 +80,10 @@ async def reconciler(settings: Settings, pool: Pool, graph: GraphClient, tokens:
             audit_share=settings.audit_budget_share,
         )
         watchdog = new_watchdog(settings, pool, graph, tokens)
-        yield Reconciler(
-            worker, schedule.begin, [schedule.job(), Job("subscriptions", watchdog.run_once, EVERY_SECONDS)]
-        )
+        repairs = Repairs(pool, on_missed=metrics.REPAIRED.inc)
+        jobs = [
+            schedule.job(),
+            Job("subscriptions", watchdog.run_once, EVERY_SECONDS),
+            Job("repairs", repairs.run_once, DECIDE_EVERY_SECONDS),
+        ]
+        yield Reconciler(worker, schedule.begin, jobs)

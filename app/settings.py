@@ -106,7 +106,9 @@ class Settings(DatabaseSettings):
         100, ge=0, le=10**6, description="how often a key may ask a process, in the mean of 10 seconds; 0: no limit"
     )
     reconciler_enabled: bool = Field(default=True, description="false makes a process that only receives and serves")
-    journal_retention_days: int = Field(90, ge=1, le=36500, description="days that raw deliveries are kept")
+    journal_retention_days: int = Field(
+        90, ge=1, le=36500, description="days that raw deliveries, and ended sync runs, are kept"
+    )
 
     @property
     def spool_folder(self) -> Path:

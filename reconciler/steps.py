@@ -13,6 +13,7 @@ from reconciler.audit import Auditor
 from sql.audit_threads import mark_listed
 from sql.errors import Refusal, refusal_of
 from sql.leases import Progress, checkpoint
+from sql.repairs import note_brought
 from sql.rows import Rows
 from sql.threads import Reached, Unfinished, mark_failed, put_unfinished, remove_unfinished, set_synced_to
 from sql.upsert import upsert
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
-    from sql.rows import Counts, Row
+    from sql.rows import Row
 
 log = structlog.get_logger(__name__)
 
@@ -93,10 +94,8 @@ class Steps:
         is_deep: Callable[[], bool],
         is_crowded: Callable[[], bool],
         calls: Callable[[], int],
-        on_stored: Callable[[Counts], None] = lambda _counts: None,
     ) -> None:
         self._pool, self._run, self._page = pool, run, page
-        self._on_stored = on_stored
         self._state, self._is_deep, self._is_crowded, self._calls = state, is_deep, is_crowded, calls
         self._reported_calls = calls()
         self._first_response_at = run.first_response_at
@@ -125,7 +124,7 @@ class Steps:
                 self._first_response_at = answer.date
             for attempt in range(RETRIES):
                 try:
-                    await self._transaction(step)
+                    await self._transaction(step, answer)
                 except Exception as error:
                     if refusal_of(error) is not Refusal.RETRY or attempt == RETRIES - 1:
                         raise
@@ -135,14 +134,19 @@ class Steps:
                     break
             self.failed_conversations += len(step.failed)
 
-    async def _transaction(self, step: Step) -> None:
+    async def _transaction(self, step: Step, answer: Answer | None) -> None:
         rows = Rows()
         rows.add(step.rows)
         self.has_older = self.has_older or bool(step.unfinished)
         page_id, run_id, calls = self._page.page_id, self._run.id, self.calls_not_reported
         async with self._pool.acquire() as connection, connection.transaction():
             before = await self._auditor.look(connection, step) if self._auditor else {}
-            counts = await upsert(connection, rows, expected_since=self._page.subscribed_at)
+            counts = await upsert(connection, rows)
+            repaired = 0
+            if answer is not None and rows.messages:
+                repaired = await note_brought(
+                    connection, page_id, run_id, rows.messages, observed_at=answer.observed_at
+                )
             await mark_listed(connection, page_id, {message.mid for message in rows.messages})
             found = await self._auditor.compare(connection, step, before) if self._auditor else {}
             await set_synced_to(connection, page_id, run_id, step.complete)
@@ -155,7 +159,8 @@ class Steps:
             if self._auditor:
                 await self._auditor.keep(connection, step, found)
             progress = Progress(
-                counts,
+                counts.inserted,
+                repaired,
                 conversations=step.conversations,
                 messages=step.messages,
                 api_calls=calls,
@@ -168,4 +173,3 @@ class Steps:
             put_off = await checkpoint(connection, self._run, self._state(), progress, is_crowded=self._is_crowded())
         self.is_put_off = put_off
         self._reported_calls += calls
-        self._on_stored(counts)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
-    from sql.rows import Counts
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +63,6 @@ class Walk:
         token: str,
         overlap: timedelta,
         is_crowded: Callable[[], bool] = lambda: False,
-        on_stored: Callable[[Counts], None] = lambda _counts: None,
     ) -> None:
         self._pool, self._run = pool, run
         saved = run.checkpoint or {}
@@ -92,7 +90,6 @@ class Walk:
             is_deep=lambda: self._place.is_done and self._goal.is_load and self._steps.has_older,
             is_crowded=is_crowded,
             calls=lambda: self._asker.calls,
-            on_stored=on_stored,
         )
         self._threads = ThreadReader(pool, self._asker, self._steps, self._goal, run, self._share)
         self._cursors = Cursors()

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sql.leases import Run
     from sql.pages import Page
     from sql.pool import Pool
-    from sql.rows import Counts
 
 log = structlog.get_logger(__name__)
 
@@ -70,11 +69,10 @@ class Worker:
         pace: Pace,
         *,
         on_end: Callable[[str, str], None] = lambda _kind, _state: None,
-        on_stored: Callable[[Counts], None] = lambda _counts: None,
     ) -> None:
         self._pool, self._client, self._tokens, self._pace = pool, client, tokens, pace
         self._planner = Planner(pace.interval, client)
-        self._on_end, self._on_stored = on_end, on_stored
+        self._on_end = on_end
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._places: set[asyncio.Task[None]] = set()
         self._waking = asyncio.Lock()
@@ -204,7 +202,6 @@ class Worker:
             token=token,
             overlap=self._pace.overlap,
             is_crowded=self._is_full,
-            on_stored=self._on_stored,
         )
         try:
             is_done = await self._while_leased(run, walk)

@@ -174,22 +174,15 @@ async def _deliveries(connection: Connection, page_id: str, psid: str) -> list[t
     return [(row["day"], row["id"]) for row in rows]
 
 
-async def enforce(
-    connection: Connection,
-    keys: Collection[tuple[str, str]],
-    *,
-    batch: int,
-    now: datetime,
-    expected_since: datetime | None = None,
-) -> Counts:
+async def enforce(connection: Connection, keys: Collection[tuple[str, str]], *, batch: int, now: datetime) -> Counts:
     """Take out of conversations, (page_id, psid), what their stones cover. The caller has locked their rows.
 
     Returns what of it this batch had just stored.
     """
-    [(inserted, updated, repaired)] = await connection.fetch(
-        "SELECT * FROM enforce_erasures($1::conversation_key[], $2, $3, $4)", sorted(keys), batch, now, expected_since
+    [(inserted, updated)] = await connection.fetch(
+        "SELECT * FROM enforce_erasures($1::conversation_key[], $2, $3)", sorted(keys), batch, now
     )
-    return Counts(inserted, updated, 0, repaired)
+    return Counts(inserted, updated)
 
 
 async def refuse_events_about_erased(

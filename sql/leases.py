@@ -21,7 +21,6 @@ from sql.threads import leave_unfinished
 
 if TYPE_CHECKING:
     from sql.pace import NextSync
-    from sql.rows import Counts
     from sql.upsert import Connection
 
 LEASE = timedelta(seconds=60)
@@ -64,7 +63,8 @@ class Run(NamedTuple):
 class Progress(NamedTuple):
     """What one step of a run adds."""
 
-    counts: Counts
+    inserted: int = 0
+    repaired: int = 0
     conversations: int = 0
     messages: int = 0
     api_calls: int = 0
@@ -191,8 +191,8 @@ async def checkpoint(
         dumps(state),
         progress.conversations,
         progress.messages,
-        progress.counts.inserted,
-        progress.counts.repaired,
+        progress.inserted,
+        progress.repaired,
         progress.api_calls,
         progress.failed_conversations,
         progress.order_violated,

@@ -3,8 +3,8 @@
 A message is expected by webhook when it was sent while the Page was subscribed, by our will, to the field that brings
 it: `messages` for what persons write, `message_echoes` for what the Page does. It is missed when no webhook brought it
 within 15 minutes of its being sent; one that comes later still counts as missed, and as late. Messages younger than
-that are undecided, and part of neither. A postback without mid has come, as an event, when Graph shows its title as a
-message: that one is not missed (Graph sheet, 2.4).
+that are undecided, and part of neither. It is repaired when a sync run brought it first. A postback without mid has
+come, as an event, when Graph shows its title as a message: that one is not missed (Graph sheet, 2.4).
 """
 
 from __future__ import annotations
@@ -49,29 +49,36 @@ async def expect_no_more(connection: Connection, page_id: str, fields: Iterable[
     )
 
 
-# the expected messages of [$1, $2), of the Page $3 or of all; $4 is now, $5 the time after which one is missed
-_EXPECTED = """
-    SELECT
-        m.page_id, m.direction, m.sent_at, m.mid, m.sync_seen_at, m.webhook_seen_at,
-        m.webhook_seen_at <= m.sent_at + $5::interval AS in_time,
-        (m.webhook_seen_at IS NULL OR m.webhook_seen_at > m.sent_at + $5::interval)
-            AND m.sent_at + $5::interval <= $4 AND NOT came_as_event.yes AS missed
-    FROM messages AS m
-    CROSS JOIN LATERAL (
-        SELECT m.webhook_seen_at IS NULL AND m.direction = 'inbound' AND EXISTS (
-            SELECT FROM conversation_events AS e
-            WHERE e.page_id = m.page_id AND e.psid = m.psid AND e.kind = 'postback'
-            AND e.occurred_at BETWEEN m.sent_at - interval '2 s' AND m.sent_at + interval '3 s'
-            AND e.payload #>> '{postback,title}' = m.text
-        ) AS yes
-    ) AS came_as_event
-    WHERE m.sent_at >= $1 AND m.sent_at < $2 AND ($3::text IS NULL OR m.page_id = $3)
-    AND EXISTS (
+# whether a webhook was to bring the message m
+IS_EXPECTED = """
+    EXISTS (
         SELECT FROM webhook_expectations AS w
         WHERE w.page_id = m.page_id
         AND w.field = CASE m.direction WHEN 'outbound' THEN 'message_echoes' ELSE 'messages' END
         AND m.sent_at >= w.started_at AND (w.ended_at IS NULL OR m.sent_at < w.ended_at)
     )
+"""
+# whether the message m came as an event that has no mid
+CAME_AS_EVENT = """
+    (
+        m.webhook_seen_at IS NULL AND m.direction = 'inbound' AND EXISTS (
+            SELECT FROM conversation_events AS e
+            WHERE e.page_id = m.page_id AND e.psid = m.psid AND e.kind = 'postback'
+            AND e.occurred_at BETWEEN m.sent_at - interval '2 s' AND m.sent_at + interval '3 s'
+            AND e.payload #>> '{postback,title}' = m.text
+        )
+    )
+"""
+# the expected messages of [$1, $2), of the Page $3 or of all; $4 is now, $5 the time after which one is missed
+_EXPECTED = f"""
+    SELECT
+        m.page_id, m.direction, m.sent_at, m.mid, m.webhook_seen_at,
+        CASE WHEN m.first_seen_via = 'sync' THEN m.sync_seen_at END AS brought_at,
+        m.webhook_seen_at <= m.sent_at + $5::interval AS in_time,
+        (m.webhook_seen_at IS NULL OR m.webhook_seen_at > m.sent_at + $5::interval)
+            AND m.sent_at + $5::interval <= $4 AND NOT {CAME_AS_EVENT} AS missed
+    FROM messages AS m
+    WHERE m.sent_at >= $1 AND m.sent_at < $2 AND ($3::text IS NULL OR m.page_id = $3) AND {IS_EXPECTED}
 """
 
 
@@ -101,7 +108,7 @@ async def loss_by_hour(
             count(*) FILTER (WHERE e.direction = 'outbound') AS sent_outbound,
             count(*) FILTER (WHERE e.in_time) AS by_webhook,
             count(*) FILTER (WHERE e.missed) AS missed,
-            count(*) FILTER (WHERE e.missed AND e.sync_seen_at IS NOT NULL) AS repaired,
+            count(*) FILTER (WHERE e.missed AND e.brought_at IS NOT NULL) AS repaired,
             count(*) FILTER (WHERE e.missed AND e.webhook_seen_at IS NOT NULL) AS late,
             count(*) FILTER (WHERE NOT e.missed AND e.webhook_seen_at IS NULL AND e.sent_at + $5::interval > $4)
                 AS undecided,
@@ -110,8 +117,8 @@ async def loss_by_hour(
                 ORDER BY GREATEST(extract(epoch FROM e.webhook_seen_at - e.sent_at)::double precision, 0)
             ) FILTER (WHERE e.webhook_seen_at IS NOT NULL) AS webhook_lateness,
             percentile_cont(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (
-                ORDER BY GREATEST(extract(epoch FROM e.sync_seen_at - e.sent_at)::double precision, 0)
-            ) FILTER (WHERE e.missed AND e.sync_seen_at IS NOT NULL) AS repair_lateness
+                ORDER BY GREATEST(extract(epoch FROM e.brought_at - e.sent_at)::double precision, 0)
+            ) FILTER (WHERE e.missed AND e.brought_at IS NOT NULL) AS repair_lateness
         FROM e
         GROUP BY 1, 2 ORDER BY 1, 2
         """,
@@ -134,7 +141,7 @@ async def loss_since(
             e.page_id,
             count(*) AS sent,
             count(*) FILTER (WHERE e.missed) AS missed,
-            count(*) FILTER (WHERE e.missed AND e.sync_seen_at IS NOT NULL) AS repaired,
+            count(*) FILTER (WHERE e.missed AND e.brought_at IS NOT NULL) AS repaired,
             {_LOSS_PERCENT} AS loss_percent
         FROM e
         GROUP BY e.page_id
@@ -163,7 +170,7 @@ async def outages(
         )
         SELECT
             n.page_id, min(n.sent_at) AS began_at, max(n.sent_at) AS ended_at, count(*) AS missed,
-            count(n.sync_seen_at) AS repaired, max(n.sync_seen_at) AS repaired_at
+            count(n.brought_at) AS repaired, max(n.brought_at) AS repaired_at
         FROM numbered AS n WHERE n.missed
         GROUP BY n.page_id, n.island HAVING count(*) >= $6
         ORDER BY began_at DESC, n.page_id

@@ -20,7 +20,8 @@ A_DAY = timedelta(days=1)
 class Habits(NamedTuple):
     """What is known of a Page when one of its runs ends.
 
-    `calls` are those of the last 24 hours' runs, `incremental_calls` and `incremental_runs` of those runs that only
+    `has_repaired` tells of the run that ends, but for messages whose webhooks may just be under way. `calls` are those
+    of the last 24 hours' runs, `incremental_calls` and `incremental_runs` of those runs that only
     looked for what is new.
     """
 
@@ -49,7 +50,15 @@ async def read_habits(connection: Connection, run: Run) -> Habits:
         f"""
         SELECT
             p.sync_interval_seconds * interval '1 s', p.daily_call_budget, COALESCE({IS_SILENT}, false),
-            COALESCE((SELECT r.repaired > 0 FROM sync_runs AS r WHERE r.id = $2), false),
+            COALESCE((
+                SELECT r.repaired > (
+                    SELECT count(*) FROM brought_messages AS b
+                    LEFT JOIN messages AS m ON m.page_id = b.page_id AND m.mid = b.mid
+                    WHERE b.page_id = p.page_id AND b.run_id = r.id
+                    AND (b.was_just_sent OR m.webhook_seen_at IS NOT NULL)
+                )
+                FROM sync_runs AS r WHERE r.id = $2
+            ), false),
             d.calls, d.incremental_calls, d.incremental_runs
         FROM facebook_pages AS p
         LEFT JOIN page_subscriptions AS s ON s.page_id = p.page_id

@@ -15,6 +15,7 @@ ROWS_AT_ONCE = 5_000
 CLAIM = timedelta(minutes=10)  # then whoever held it has died
 # children first: what is left when it is interrupted still hangs together
 _TABLES = {
+    "brought_messages": "page_id, mid",
     "message_reactions": "page_id, mid, actor",
     "messages": "page_id, mid",
     "conversation_events": "page_id, event_key",

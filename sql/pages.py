@@ -55,7 +55,6 @@ class Page(NamedTuple):
     token_encrypted: str
     state: str
     state_reason: str | None
-    subscribed_at: datetime
     listed_to: datetime | None
     dropped_fields: list[str]
     honours_since: bool = False
@@ -125,7 +124,7 @@ async def read_page(connection: Connection, page_id: str) -> Page | None:
     row = await connection.fetchrow(
         """
         SELECT
-            p.page_id, p.token_encrypted, p.state, p.state_reason, p.subscribed_at,
+            p.page_id, p.token_encrypted, p.state, p.state_reason,
             COALESCE(p.watermark, (
                 SELECT max(LEAST(r.newest_updated_time, r.first_response_at)) FROM sync_runs AS r
                 WHERE r.page_id = p.page_id AND r.state = 'queued' AND r.is_deep

@@ -151,7 +151,6 @@ class Counts(NamedTuple):
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
-    repaired: int = 0
 
     def __add__(self, other: object) -> Counts:
         """Add field by field."""

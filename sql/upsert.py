@@ -48,12 +48,9 @@ TELLS_OF_ERASED = "MM002"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
-async def upsert(
-    connection: Connection, rows: Rows, *, now: datetime | None = None, expected_since: datetime | None = None
-) -> Counts:
+async def upsert(connection: Connection, rows: Rows, *, now: datetime | None = None) -> Counts:
     """Merge `rows` into what is stored, and tell how many messages and events were new, changed or left alone.
 
-    Of the new messages, those sent from `expected_since` on count as repaired: a webhook should have brought them.
     What was sent before its person was erased is not stored, and counts as nothing.
 
     Must be called inside a transaction. The result does not depend on the order, repetition or batching of rows.
@@ -81,7 +78,7 @@ async def upsert(
     counts, touched = Counts(), {(page_id, psid) for page_id, _, psid in moves}
     learnt: set[tuple[str, str, str]] = set()
     if messages:
-        merged = await upsert_messages(connection, messages, batch, now, expected_since)
+        merged = await upsert_messages(connection, messages, batch, now)
         counts = merged.counts
         touched |= merged.touched
         learnt = {told for told in merged.learnt if told[:2] not in persons}
@@ -98,7 +95,7 @@ async def upsert(
         await _lock_late(connection, not_locked)
         erased |= await erased_among(connection, not_locked)
     if erased:
-        counts -= await enforce(connection, erased, batch=batch, now=now, expected_since=expected_since)
+        counts -= await enforce(connection, erased, batch=batch, now=now)
     about = {(e.page_id, e.mid) for e in rows.events if e.psid is None and e.mid is not None}
     if about:
         counts -= await refuse_events_about_erased(connection, about, batch=batch)

@@ -65,20 +65,17 @@ class Merged(NamedTuple):
     learnt: set[tuple[str, str, str]]
 
 
-async def upsert_messages(
-    connection: Connection, rows: list[Message], batch: int, now: datetime, expected_since: datetime | None
-) -> Merged:
+async def upsert_messages(connection: Connection, rows: list[Message], batch: int, now: datetime) -> Merged:
     """Merge messages, and what follows from them for their reactions."""
-    [(inserted, updated, repaired, touched, learnt)] = await connection.fetch(
-        "SELECT * FROM upsert_messages($1::message_row[], $2, $3, $4)",
+    [(inserted, updated, touched, learnt)] = await connection.fetch(
+        "SELECT * FROM upsert_messages($1::message_row[], $2, $3)",
         message_chunks(rows),
         batch,
         now,
-        expected_since,
     )
     unchanged = max(count_messages(rows) - inserted - updated, 0)
     return Merged(
-        Counts(inserted, updated, unchanged, repaired),
+        Counts(inserted, updated, unchanged),
         {(page_id, psid) for page_id, psid in touched or ()},
         {(page_id, thread_id, psid) for page_id, thread_id, psid in learnt or ()},
     )

@@ -183,10 +183,10 @@ $$;
 -- Merge messages, and what follows from them for their reactions.
 --
 -- `touched`: the conversations whose last message may have changed; `learnt`: whose a thread is, by a message of it,
--- also where that was known; `repaired`: of the new ones, those sent from `expected_since` on.
+-- also where that was known.
 CREATE FUNCTION upsert_messages(
-    incoming message_row[], batch bigint, at timestamptz, expected_since timestamptz,
-    OUT inserted integer, OUT updated integer, OUT repaired integer,
+    incoming message_row[], batch bigint, at timestamptz,
+    OUT inserted integer, OUT updated integer,
     OUT touched conversation_key[], OUT learnt thread_person[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -243,15 +243,12 @@ BEGIN
         count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown AND s.is_inserted),
         count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown)
         - count(DISTINCT ROW(s.page_id, s.mid)) FILTER (WHERE s.is_shown AND s.is_inserted),
-        count(DISTINCT ROW(s.page_id, s.mid)) FILTER (
-            WHERE s.is_shown AND s.is_inserted AND s.sent_at >= expected_since
-        ),
         array_agg(DISTINCT ROW(s.page_id, s.psid)::conversation_key) FILTER (WHERE s.is_shown)
         || array_agg(DISTINCT ROW(s.page_id, s.moved_from)::conversation_key) FILTER (
             WHERE s.is_shown AND s.moved_from IS NOT NULL AND s.moved_from IS DISTINCT FROM s.thread_id
         ),
         array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) FILTER (WHERE s.thread_id <> s.psid)
-    INTO inserted, updated, repaired, touched, learnt
+    INTO inserted, updated, touched, learnt
     FROM (SELECT n.*, n.is_changed AND n.sent_at IS NOT NULL AS is_shown FROM unnest(stored) AS n) AS s;
 END
 $$;
@@ -421,7 +418,7 @@ DECLARE
 BEGIN
     PERFORM journal_deliveries(deliveries);
     PERFORM upsert_conversations(conversations, at);
-    of_messages := upsert_messages(messages, batch, at, NULL);
+    of_messages := upsert_messages(messages, batch, at);
     inserted := of_messages.inserted;
     updated := of_messages.updated;
     IF EXISTS (SELECT FROM erasures) AND tells_of_erased(conversations, messages, events) THEN

@@ -78,11 +78,10 @@ $$;
 
 -- Take out of conversations what was sent before their persons were erased. Their rows are locked by now.
 --
--- Tells how many of the messages and events taken out this batch had just inserted or changed, and how many of those
--- messages were sent from `expected_since` on.
+-- Tells how many of the messages and events taken out this batch had just inserted or changed.
 CREATE FUNCTION enforce_erasures(
-    conversations conversation_key[], this_batch bigint, at timestamptz, expected_since timestamptz,
-    OUT inserted integer, OUT updated integer, OUT repaired integer
+    conversations conversation_key[], this_batch bigint, at timestamptz,
+    OUT inserted integer, OUT updated integer
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -121,9 +120,8 @@ BEGIN
     SELECT
         array_agg(ROW(c.page_id, c.mid)::message_key),
         count(*) FILTER (WHERE c.seen_batch = this_batch AND c.changed_batch = this_batch),
-        count(*) FILTER (WHERE c.seen_batch <> this_batch AND c.changed_batch = this_batch),
-        count(*) FILTER (WHERE c.seen_batch = this_batch AND c.changed_batch = this_batch AND c.sent_at >= expected_since)
-    INTO gone, inserted, updated, repaired
+        count(*) FILTER (WHERE c.seen_batch <> this_batch AND c.changed_batch = this_batch)
+    INTO gone, inserted, updated
     FROM covered AS c;
 
     UPDATE messages AS m SET

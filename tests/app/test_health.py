@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import health, numbers
 from app.erasing import begin_erasure
 from app.numbers import KEPT_SECONDS, MOST_PAGES, DatabaseNumbers
+from app.reconciling import reconciler
 from reconciler.schedule import Schedule
 from sql.facebook_requests import finish_request, put_request
 from sql.page_erasures import request_page_erasure
@@ -222,6 +223,12 @@ async def test_what_syncs_repair_and_how_the_pages_do_is_told(syncing: Service, 
     await add_page(syncing, graph, "1002")
     body = {"page_id": "1001", "wait_seconds": 60}
     assert (await syncing.http.post("/api/conversations/sync", json=body)).json()["repaired"] == 1
+    assert await sample(syncing, "mirror_repaired_total") == repaired  # whether it was missed is not decided yet
+    async with syncing.state["pool"].acquire() as connection:
+        await connection.execute("UPDATE brought_messages SET decided_at = now()")
+    state = syncing.state
+    async with reconciler(syncing.settings, state["pool"], state["graph"], state["tokens"]) as (_, _, jobs):
+        await next(job for job in jobs if job.name == "repairs").run_once()
     assert await sample(syncing, "mirror_repaired_total") == repaired + 1
     assert await sample(syncing, "mirror_graph_calls_total", outcome="ok") > calls
     async with asyncio.timeout(60):  # the run is counted just after it has ended

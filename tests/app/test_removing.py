@@ -61,7 +61,9 @@ async def bodies(pool: Pool) -> list[str]:
 async def fill(service: Service, graph: FakeGraph) -> None:
     """Two Pages with conversations by both doors, reactions, events and tags, and a delivery that tells of both."""
     for page_id in (PAGE, OTHER):
-        await add_page(service, graph, page_id, thread(page_id, "g1", (f"m_g{page_id}", "from graph", NOON)))
+        missed = datetime.now(UTC) + timedelta(seconds=5)
+        shown = ((f"m_n{page_id}", "just sent", missed), (f"m_g{page_id}", "from graph", NOON))
+        await add_page(service, graph, page_id, thread(page_id, "g1", *shown))
         run = await service.http.post("/api/conversations/sync", json={"page_id": page_id, "wait_seconds": 60})
         assert run.json()["state"] == "succeeded", run.text
     both = [
@@ -158,7 +160,7 @@ async def test_an_erased_page_that_is_added_again_is_loaded_from_the_beginning(
     assert (added.json()["watermark"], added.json()["last_synced_at"]) == (None, None)
     await syncing.http.post("/api/conversations/sync", json={"page_id": PAGE, "wait_seconds": 60})
     found = (await syncing.http.get("/api/conversations", params={"page_id": PAGE})).json()["data"]
-    assert [row["snippet"] for row in found] == ["from graph"]
+    assert [row["snippet"] for row in found] == ["just sent"]
 
 
 async def test_a_replay_that_read_a_body_before_its_page_was_erased_brings_nothing_back(

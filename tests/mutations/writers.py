@@ -32,13 +32,6 @@ WRITERS = [
     ),
     _in_upsert(
         "counts",
-        "all new ones are repaired",
-        UPSERT,
-        "WHERE s.is_shown AND s.is_inserted AND s.sent_at >= expected_since\n",
-        "WHERE s.is_shown AND s.is_inserted\n",
-    ),
-    _in_upsert(
-        "counts",
         "what is only referred to is unchanged",
         _MESSAGES,
         "for m in rows if m.sent_at is not None or m.edits or m.deleted_at})",

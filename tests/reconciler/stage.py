@@ -130,6 +130,7 @@ class Stage:
                 sealed = self.tokens.seal(page.access_token)
                 await put_page(connection, page.id, sealed, page.name, now=subscribed_at)
             await connection.execute("UPDATE facebook_pages SET next_sync_at = now() + interval '1 hour'")
+            await connection.execute("UPDATE webhook_expectations SET started_at = $1", subscribed_at)
 
     async def expire_leases(self) -> None:
         """Let the time of whoever was killed run out."""

@@ -15,7 +15,9 @@ from reconciler.schedule import Schedule
 from reconciler.watchdog import Watchdog
 from simulator import Limits
 from sql.pages import put_page
+from sql.rows import Rows
 from sql.subscriptions import note_webhooks
+from sql.upsert import upsert
 
 if TYPE_CHECKING:
     from reconciler.downtime import Name
@@ -32,7 +34,7 @@ SECOND = timedelta(seconds=1)
 
 async def subscribed(stage: Stage) -> Stage:
     """Expect webhooks from now on: what the first load brings is history."""
-    await stage.do("UPDATE facebook_pages SET subscribed_at = $1", stage.clock())
+    await stage.do("UPDATE webhook_expectations SET started_at = $1", stage.clock())
     return stage
 
 
@@ -80,6 +82,7 @@ async def test_a_repair_shortens_a_pages_interval_and_runs_that_repair_nothing_l
     assert await interval_of(stage) == 1.5 * BASE
     stage.clock.advance(60)
     stage.say(stage.threads()[0])
+    stage.clock.advance(2)
     assert (await stage.sync())["repaired"] == 1
     assert await interval_of(stage) == BASE / 2
     assert BASE / 5 < await wait_of(stage) <= BASE / 2
@@ -95,9 +98,40 @@ async def test_one_pages_repairs_leave_the_others_intervals(make_stage: MakeStag
         await stage.sync(page=page)
     stage.clock.advance(60)
     stage.say(stage.threads(first)[0])
+    stage.clock.advance(2)
     for page in (first, second):
         await stage.sync(page=page)
     assert (await interval_of(stage, first), await interval_of(stage, second)) == (BASE / 2, 1.5 * BASE)
+
+
+async def test_what_a_webhook_may_still_bring_or_has_brought_meanwhile_shortens_no_interval(
+    make_stage: MakeStage,
+) -> None:
+    stage = await subscribed(await make_stage())
+    await stage.sync()
+    stage.clock.advance(60)
+    (late,) = stage.say(thread := stage.threads()[0])
+    stage.clock.advance(2)
+    stage.say(stage.threads()[1])  # just as the list is read
+
+    async def come_late() -> None:
+        rows = Rows()
+        rows.add([stage.webhook_row(thread, late)])
+        async with stage.pool.acquire() as connection, connection.transaction():
+            await upsert(connection, rows)
+
+    async with stage.worker() as worker:
+        plan = worker._planner.plan
+
+        async def plan_later(*values: Any, **more: Any) -> Any:
+            await come_late()
+            return await plan(*values, **more)
+
+        worker._planner.plan = plan_later  # type: ignore[method-assign]
+        run_id = await stage.ask()
+        await worker.run_once()
+    assert (await stage.run(run_id))["repaired"] == 2
+    assert await interval_of(stage) == 1.5 * BASE
 
 
 async def test_a_run_that_failed_leaves_the_interval_and_a_refusal_waits_an_hour(make_stage: MakeStage) -> None:
@@ -297,6 +331,7 @@ async def test_a_page_that_loses_webhooks_all_day_stays_within_its_budget_which_
     client = stage.client()
     while stage.clock() < end:
         stage.say(stage.threads()[0])
+        stage.clock.advance(2)
         run_id = await stage.ask()
         before = stage.calls()
         async with stage.worker(client) as worker:
@@ -322,6 +357,7 @@ async def test_without_usage_headers_no_budget_is_told_and_the_configured_interv
     await stage.do("UPDATE sync_runs SET api_calls = 5000, is_deep = false")
     stage.clock.advance(60)
     stage.say(stage.threads()[0])
+    stage.clock.advance(2)
     await stage.sync()
     page = await stage.page_row()
     assert (page["daily_call_budget"], page["usage_percent"]) == (None, None)

@@ -114,10 +114,10 @@ async def test_killed_at_every_step_stored(make_stage: MakeStage, monkeypatch: p
             raise Killed
         return put_off
 
-    async def around(self: Any, step: Any) -> None:
+    async def around(self: Any, *values: Any) -> None:
         if place == "before the rows" and is_time():
             raise Killed
-        await transaction(self, step)
+        await transaction(self, *values)
         if place == "after the commit" and is_time():
             raise Killed
 

@@ -16,7 +16,6 @@ from sql.errors import StaleLease
 from sql.leases import LEASE, Progress, checkpoint, claim_run, finish_run, put_off_run, release_page, renew_lease
 from sql.pace import NextSync
 from sql.pages import put_page, remove_page
-from sql.rows import Counts
 from sql.sync_runs import cancel_runs, enqueue_due, enqueue_run, prune_runs
 from sql.threads import Unfinished, put_unfinished
 
@@ -53,7 +52,7 @@ async def claim(connection: Connection, holder: str = "worker") -> Run:
 
 
 async def step(connection: Connection, run: Run, *, is_crowded: bool = False, **progress: object) -> bool:
-    made = Progress(Counts(), **progress)  # type: ignore[arg-type]
+    made = Progress(**progress)  # type: ignore[arg-type]
     return await checkpoint(connection, run, {"list": {}}, made, is_crowded=is_crowded)
 
 

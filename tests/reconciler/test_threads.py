@@ -42,10 +42,10 @@ async def test_a_first_sync_reads_every_thread_to_its_beginning(make_stage: Make
     assert run["api_calls"] == stage.calls()
 
 
-async def test_only_messages_sent_since_the_page_was_ours_count_as_repaired(make_stage: MakeStage) -> None:
+async def test_only_messages_sent_since_webhooks_are_expected_count_as_repaired(make_stage: MakeStage) -> None:
     stage = await make_stage()
     recent = stage.clock() - timedelta(days=1)
-    await stage.do("UPDATE facebook_pages SET subscribed_at = $1", recent)
+    await stage.do("UPDATE webhook_expectations SET started_at = $1", recent)
     run = await stage.sync()
     shown = [m for m in stage.world.true_messages(stage.page.id) if m.in_graph]
     expected = [m for m in shown if m.graph_sent_at_ms >= recent.timestamp() * 1000]

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from sql.json_values import dumps
-from sql.loss import expect_fields, expect_no_more, loss_by_hour, outages
+from sql.loss import expect_fields, expect_no_more, loss_by_hour, loss_since, outages
 from sql.pages import put_page, remove_page
 from sql.rows import Event, Message, Rows
 from sql.upsert import upsert
@@ -103,6 +103,19 @@ async def test_a_webhook_that_comes_late_corrects_what_was_decided(connection: C
     await store(connection, message(1, webhook_late=90))
     (hour,) = await report(connection)
     assert (hour["missed"], hour["late"], hour["repaired"]) == (1, 1, 1)
+
+
+@pytest.mark.usefixtures("page")
+async def test_what_came_late_by_webhook_was_not_repaired_by_the_sync_that_read_it_afterwards(
+    connection: Connection,
+) -> None:
+    await store(connection, *(message(n, minute=n, webhook_late=20, sync_late=25) for n in range(3)))
+    (hour,) = await report(connection)
+    assert (hour["missed"], hour["late"], hour["repaired"], hour["repair_lateness"]) == (3, 3, 0, None)
+    (window,) = await outages(connection, since=START, until=LATER, page_id=PAGE, now=LATER)
+    assert (window["missed"], window["repaired"], window["repaired_at"]) == (3, 0, None)
+    (today,) = await loss_since(connection, START, now=LATER)
+    assert (today["missed"], today["repaired"]) == (3, 0)
 
 
 async def test_history_from_before_the_first_subscription_is_no_loss(connection: Connection) -> None:
