@@ -143,11 +143,15 @@ def load_settings(kind: type[AnySettings], **overrides: Any) -> AnySettings:
     """Read the settings.
 
     Raises:
-        SettingsError: one is missing or wrong; the text names it and what to do.
+        SettingsError: one is missing or wrong, or `.env` can't be read; the text names it and what to do.
 
     """
     try:
         return kind(**overrides)
+    except OSError as error:
+        raise SettingsError(f".env can't be read: {error.strerror}: {Path('.env').absolute()}") from error
+    except UnicodeDecodeError:  # its text would show what stands there
+        raise SettingsError(f".env can't be read: it must be UTF-8 text: {Path('.env').absolute()}") from None
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(error))) from None
 

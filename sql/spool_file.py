@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from sql.spool_folder import files_in
 from sql.spool_pass import SpoolPass
 from sql.spool_row import instant, microseconds, take
 
@@ -108,7 +109,7 @@ class SpoolFile:
     def adopt(cls, folder: Path) -> list[SpoolFile]:
         """Take over the files of processes that are gone, also of those that left only a lock."""
         found = []
-        for path in sorted(folder.glob("*.lock")):
+        for path in files_in(folder, "*.lock"):
             try:
                 lock = _take_lock(path)
                 if lock is not None:

@@ -29,12 +29,24 @@ class Contents(NamedTuple):
 
 def trouble_of(folder: Path) -> str | None:
     """Tell why nothing could be written in a folder, or in the place where it would be made; None where all is well."""
-    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    try:
+        there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+        can_write = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError:  # a folder on the way may not even be looked into
+        can_write = False
+    if not can_write:
         return f"SPOOL_DIR ({folder}) can't be written"
     if shutil.disk_usage(there).free < LEAST_FREE_BYTES:
         return f"the disk of SPOOL_DIR ({folder}) is full"
     return None
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """Find files; none in a folder that is not there or may not be looked into, of which `trouble_of` tells."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def look_into(folder: Path) -> Contents:
@@ -42,7 +54,7 @@ def look_into(folder: Path) -> Contents:
     files = deliveries = size = 0
     oldest: list[datetime] = []
     unreadable = []
-    for path in sorted(folder.glob("*.spool")):
+    for path in files_in(folder, "*.spool"):
         files += 1
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:

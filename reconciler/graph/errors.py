@@ -96,7 +96,12 @@ class BadAnswer(GraphError):  # noqa: N818
     """The answer can't be used, and asking again would not help."""
 
 
-_FIELD = re.compile(r"nonexisting field \((\w+)\)|[Uu]nknown fields?:? ['\"(]?(\w+)")
+# Meta writes "nonexisting field (x)"; a Page must not stop over how it is spelled
+_FIELD = re.compile(
+    r"(?:non-?exist\w*|unknown|invalid|unsupported|deprecated) fields?:? ['\"(]?(\w+)"
+    r"|field ['\"(](\w+)['\")] does not exist",
+    re.IGNORECASE,
+)
 _BY_CODE: dict[int, type[GraphError]] = {
     **dict.fromkeys((-3, 1, 2, 99), GraphUnavailable),
     **dict.fromkeys((10, 104, *range(200, 300)), AccessDenied),

@@ -138,3 +138,21 @@ def test_a_command_that_only_needs_the_database_asks_for_no_secret(monkeypatch: 
     for name in NEEDED:
         monkeypatch.delenv(name)
     assert load_settings(DatabaseSettings).database_url is None
+
+
+def test_an_env_file_that_is_no_text_stops_the_start_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"FACEBOOK_APP_SECRET=pass\xff\xfe\n")
+    text = refusal()
+    assert text == f".env can't be read: it must be UTF-8 text: {tmp_path / '.env'}"
+
+
+def test_an_env_file_that_may_not_be_read_stops_the_start_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("PORT=1\n")
+
+    def refuse(*_args: object, **_more: object) -> None:  # root may read anything, so no mode would do
+        raise PermissionError(13, "Permission denied", ".env")
+
+    monkeypatch.setattr("dotenv.main.open", refuse, raising=False)
+    assert refusal() == f".env can't be read: Permission denied: {tmp_path / '.env'}"

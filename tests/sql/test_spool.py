@@ -263,6 +263,15 @@ async def test_it_tells_what_speaks_against_keeping_a_delivery(
         assert "can't be used" in str(await spool.trouble())
 
 
+async def test_a_folder_that_may_not_even_be_looked_into_stops_no_start_and_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / ("n" * 300) / "spool"  # the system refuses the look itself, as it does for want of rights
+    async with Spool(folder, max_bytes=MIB) as spool:
+        assert "can't be written" in str(await spool.trouble())
+        with pytest.raises(SpoolError, match="can't be used"):
+            await spool.put(delivery(1))
+    assert look_into(folder) == (0, 0, 0, None, [])
+
+
 async def test_a_folder_is_looked_into_without_touching_what_another_process_holds(folder: Path) -> None:
     assert look_into(folder) == (0, 0, 0, None, [])
     async with Spool(folder, max_bytes=MIB) as one:

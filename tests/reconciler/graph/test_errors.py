@@ -105,6 +105,21 @@ def test_the_refused_field_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "(#100) Tried accessing nonexistent field (reply_to) on node type (Message)",
+        "(#100) Tried accessing non-existing field 'reply_to'",
+        "(#100) Invalid field: reply_to",
+        "(#100) The field (reply_to) does not exist",
+    ],
+)
+def test_a_refused_field_is_found_however_the_refusal_is_worded(message: str) -> None:
+    error = error_of(400, body(100, message))
+    assert isinstance(error, FieldRefused)
+    assert error.field == "reply_to"
+
+
+@pytest.mark.parametrize(
     ("code", "scope", "pause"),
     [
         (4, "app", FOR_QUOTA),
