@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STEP_UP_AFTER = 8  # answers in a row
+MOST_ROWS, NESTED = 100, 20  # of an answer; recent messages in each listed conversation
 _CONVERSATION_FIELDS = ("id", "updated_time", "participants", "message_count", "unread_count", "can_reply")
 _MESSAGE_FIELDS = (
     "id",
@@ -54,9 +55,9 @@ class Rung(NamedTuple):
     is_lean: bool = False
 
 
-_LIST = (*(Rung(limit, 20) for limit in (100, 50, 25, 10, 5, 1)), Rung(1, 5))
-_ONE = (Rung(1, 20), Rung(1, 5))
-_MESSAGES = tuple(Rung(limit) for limit in (100, 50, 25, 10, 5, 1))
+_LIST = (*(Rung(limit, NESTED) for limit in (MOST_ROWS, 50, 25, 10, 5, 1)), Rung(1, 5))
+_ONE = (Rung(1, NESTED), Rung(1, 5))
+_MESSAGES = tuple(Rung(limit) for limit in (MOST_ROWS, 50, 25, 10, 5, 1))
 
 
 class Ladder:

@@ -14,14 +14,15 @@ from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, 
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
+from reconciler.asking import MOST_ROWS, NESTED
+from reconciler.estimate import estimate
 from sql.backfills import cancel_backfill, create_backfill, list_backfills, runs_of_backfill, show_backfill
+from sql.estimates import left_of_backfill
 from sql.pages import list_pages
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
-
-    from sql.pool import Pool
 
 
 class _Body(Shape):
@@ -53,7 +54,7 @@ async def create(request: Request) -> Response:
     if request.state.worker is not None:
         await request.state.worker.wake()
     address = f"{request.scope.get('root_path', '')}/backfills/{backfill_id}"
-    return Json(await _show(request.state.pool, backfill_id), 202, headers={"location": address})
+    return Json(await _show(request, backfill_id), 202, headers={"location": address})
 
 
 def _check(body: _Body, now: datetime) -> None:
@@ -77,24 +78,33 @@ async def index(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """One backfill's progress, with its runs."""
     read_query(request, NoQuery)
-    return Json(await _show(request.state.pool, request.path_params["backfill_id"]))
+    return Json(await _show(request, request.path_params["backfill_id"]))
 
 
 async def cancel(request: Request) -> Response:
     """Cancel what has not ended of a backfill; what it stored stays."""
     backfill_id = request.path_params["backfill_id"]
-    await _show(request.state.pool, backfill_id)
+    await _show(request, backfill_id)
     async with request.state.pool.acquire() as connection:
         await cancel_backfill(connection, backfill_id)
-    return Json(await _show(request.state.pool, backfill_id))
+    return Json(await _show(request, backfill_id))
 
 
-async def _show(pool: Pool, backfill_id: UUID) -> dict[str, Any]:
-    async with pool.acquire() as connection:
+async def _show(request: Request, backfill_id: UUID) -> dict[str, Any]:
+    settings = request.state.settings
+    async with request.state.pool.acquire() as connection:
         row = await show_backfill(connection, backfill_id)
         if row is None:
             raise ProblemError(404, f"no backfill {backfill_id}")
-        return {**row, "runs": await runs_of_backfill(connection, backfill_id)}
+        left = await left_of_backfill(connection, backfill_id, rows=MOST_ROWS, nested=NESTED)
+        runs = await runs_of_backfill(connection, backfill_id)
+    needed = estimate(
+        left,
+        rows=MOST_ROWS,
+        calls_per_second=settings.graph_calls_per_second_per_page,
+        concurrency=settings.sync_concurrency,
+    )
+    return {**row, "estimate": needed._asdict() if left else None, "runs": runs}
 
 
 _ONE = "/backfills/{backfill_id:uuid}"

@@ -6,6 +6,8 @@ from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
 from typing import Literal
 from uuid import UUID  # noqa: TC003
 
+from pydantic import Field
+
 from app.api.answers.common import Told
 
 RunKind = Literal["incremental", "full", "backfill", "audit"]
@@ -70,7 +72,17 @@ class Backfill(Told):
     repaired: int
 
 
+class Estimate(Told):
+    """What a backfill still needs, by what is stored of its Pages."""
+
+    calls: int | None = Field(description="of Graph, about; null while it can't be told")
+    calls_at_least: int
+    seconds: float | None = Field(description="about, from when it is its turn; null while it can't be told")
+    unknown: list[str] = Field(description="what the numbers leave out or guess")
+
+
 class BackfillWithRuns(Backfill):
     """A backfill with the run of each Page."""
 
+    estimate: Estimate | None = Field(description="null once it has ended")
     runs: list[Run]

@@ -44,12 +44,21 @@ async def test_a_backfill_is_202_with_an_address_where_its_progress_is(syncing: 
     assert (made["since"], made["until"], made["page_ids"]) == (SINCE, UNTIL, [PAGE])
     assert [(run["page_id"], run["kind"]) for run in made["runs"]] == [(PAGE, "backfill")]
     assert (made["runs"][0]["since"], made["runs"][0]["until"]) == (SINCE, UNTIL)
+    assert (made["estimate"]["calls"], made["estimate"]["calls_at_least"], made["estimate"]["seconds"]) == (
+        None,
+        1,
+        None,
+    )
+    assert "how many conversations 1 Pages have" in made["estimate"]["unknown"][0]
     await graph.waiting.acquire()
     graph.gate.set()
     # a sync asked for after it ends after it, under the one lease of the Page
     await syncing.http.post("/api/conversations/sync", json={"page_id": PAGE, "wait_seconds": 60})
     done = await show(syncing, made["id"])
     assert (done["state"], done["pages_ended"], done["pages_failed"]) == ("succeeded", 1, 0)
+    assert done["estimate"] is None
+    again = await backfill(syncing)
+    assert again["estimate"]["calls"] == 1
     assert done["inserted"] == done["runs"][0]["inserted"] >= 1
     messages = await syncing.http.get(f"/api/conversations/{PAGE}/p1/messages")
     assert [m["mid"] for m in messages.json()["data"]] == ["m_1"]
