@@ -110,4 +110,5 @@ def check_role(given: Role, needed: Role) -> None:
     """
     if given < needed:
         more: dict[str, Any] = {"needed_role": needed.word}
-        raise ProblemError(403, f"this key's role is {given.word}: this takes {needed.word}", more=more)
+        detail = f"this key's role is {given.word}: this takes {needed.word}"
+        raise ProblemError(403, detail, field="authorization", more=more)

@@ -95,7 +95,7 @@ async def _show(request: Request, backfill_id: UUID) -> dict[str, Any]:
     async with request.state.pool.acquire() as connection:
         row = await show_backfill(connection, backfill_id)
         if row is None:
-            raise ProblemError(404, f"no backfill {backfill_id}")
+            raise ProblemError(404, f"no backfill {backfill_id}", field="backfill_id")
         left = await left_of_backfill(connection, backfill_id, rows=MOST_ROWS, nested=NESTED)
         runs = await runs_of_backfill(connection, backfill_id)
     needed = estimate(

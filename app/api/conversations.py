@@ -111,7 +111,7 @@ async def elsewhere(
     """Send an old link, made while the thread's id stood in for its person, to the person."""
     psid = await person_of_thread(connection, page_id, thread_id)
     if psid is None:
-        raise ProblemError(404, f"no conversation {thread_id} of Page {page_id} is known")
+        raise ProblemError(404, f"no conversation {thread_id} of Page {page_id} is known", field="psid")
     path = f"{request.scope.get('root_path', '')}/conversations/{quote(page_id, safe='')}/{quote(psid, safe='')}"
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"{path}{suffix}{query}", 308)

@@ -70,7 +70,8 @@ async def show(request: Request) -> Response:
     async with request.state.pool.acquire() as connection:
         row = await show_delivery(connection, delivery_id)
     if row is None:
-        raise ProblemError(404, f"no delivery {delivery_id}; the journal keeps them for JOURNAL_RETENTION_DAYS")
+        detail = f"no delivery {delivery_id}; the journal keeps them for JOURNAL_RETENTION_DAYS"
+        raise ProblemError(404, detail, field="delivery_id")
     try:
         encoding, body = "utf-8", row["body"].decode()
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from app.keys import Key, KeyRing
 
+_FIELD = "authorization"
 _CHALLENGE = {"www-authenticate": 'Bearer realm="api"'}
 
 
@@ -38,16 +39,16 @@ async def _key(scope: Scope) -> Key | ProblemResponse:
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, given = header.partition(b" ")
     if scheme.lower() != b"bearer":
-        return problem(401, "send `Authorization: Bearer` and a key", headers=_CHALLENGE)
+        return problem(401, "send `Authorization: Bearer` and a key", field=_FIELD, headers=_CHALLENGE)
     key = keys.find_ops(given.strip())
     if not state["arrived"].is_set() and (key is not None or given.strip().startswith(b"mm_")):
         headers = {"retry-after": RETRY_AFTER_SECONDS}
         return problem(503, "the database is not there yet: try again", headers=headers)
     key = key or await keys.find(given.strip())
     if key is None:
-        return problem(401, "this key is not known, or was revoked", headers=_CHALLENGE)
+        return problem(401, "this key is not known, or was revoked", field=_FIELD, headers=_CHALLENGE)
     wait = state["rate"].wait(key.id)
     if wait > 0:
         headers = {"retry-after": str(math.ceil(wait))}
-        return problem(429, "this key asks too often: wait a little", headers=headers)
+        return problem(429, "this key asks too often: wait a little", field=_FIELD, headers=headers)
     return key

@@ -54,7 +54,7 @@ async def revoke(request: Request) -> Response:
     key_id = path_id(request, "key_id")
     async with request.state.pool.acquire() as connection:
         if not await revoke_key(connection, key_id, datetime.now(UTC)):
-            raise ProblemError(404, "no such key")
+            raise ProblemError(404, "no such key", field="key_id")
     request.state.keys.forget()
     return Response(status_code=204)
 

@@ -79,7 +79,7 @@ async def create(request: Request) -> Response:
     except PageRefusedError as error:
         raise _refused(error) from None
     except PageBusyError as error:
-        raise ProblemError(409, str(error)) from None
+        raise ProblemError(409, str(error), field="page_id") from None
     return Json(await _show(state.pool, page_id), 201 if is_new else 200)
 
 
@@ -115,7 +115,7 @@ async def _show(pool: Pool, page_id: str) -> dict[str, Any]:
 
 
 def _no_page(page_id: str) -> ProblemError:
-    return ProblemError(404, f"no Page {page_id}")
+    return ProblemError(404, f"no Page {page_id}", field="page_id")
 
 
 async def _in_full(connection: Connection, rows: list[asyncpg.Record]) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ async def resume(request: Request) -> Response:
     if before is None:
         raise _no_page(page_id)
     if before == "needs_reauth":
-        raise ProblemError(409, "its token is dead: add the Page again with a new one")
+        raise ProblemError(409, "its token is dead: add the Page again with a new one", field="page_id")
     if request.state.worker is not None:
         await request.state.worker.wake()
     return Json(await _show(request.state.pool, page_id))
@@ -179,7 +179,7 @@ async def unsubscribe(request: Request) -> Response:
     except (GraphUnavailable, RateLimited) as error:
         raise ProblemError(502, f"Graph can't be asked now: {error}") from None
     except (GraphError, TokenUnreadableError) as error:
-        raise ProblemError(409, f"Graph does not end them: {error}") from None
+        raise ProblemError(409, f"Graph does not end them: {error}", field="page_id") from None
     return Json(await _show(request.state.pool, page_id))
 
 

@@ -42,7 +42,7 @@ async def show(request: Request) -> Response:
     async with request.state.pool.acquire() as connection:
         rows = await show_runs(connection, [run_id])
     if not rows:
-        raise ProblemError(404, "no such run")
+        raise ProblemError(404, "no such run", field="run_id")
     return Json(rows[0])
 
 

@@ -133,7 +133,7 @@ def path_id(request: Request, name: str) -> str:
     """
     value = str(request.path_params[name])
     if "\x00" in value:
-        raise ProblemError(404, f"nothing has such a {name}")
+        raise ProblemError(404, f"nothing has such a {name}", field=name)
     return value
 
 

@@ -131,7 +131,7 @@ async def test_a_page_is_added_again_only_once_its_data_is_gone(service: Service
         assert await claim_page_erasure(connection) is not None  # by another process
     assert await PageEraser(pool).run_once(PAGE) == {"pages": 0, "rows": 0, "deliveries": 0}
     again = {"access_token": f"{PAGE_TOKEN}-{PAGE}"}
-    assert_problem(await service.http.post("/api/pages", json=again), 409)
+    assert_problem(await service.http.post("/api/pages", json=again), 409, "page_id")
     async with pool.acquire() as connection:
         await connection.execute("UPDATE page_erasures SET claimed_until = now()")  # which has died
     assert (await PageEraser(pool).run_once(PAGE))["pages"] == 1

@@ -51,7 +51,9 @@ class Problem(Told):
     title: str
     status: int
     detail: str
-    field: str | None = Field(None, description="what is wrong in the request, where one thing is")
+    field: str | None = Field(
+        None, description="what is wrong in the request, where one thing is; `authorization`: the key"
+    )
     needed_role: Literal["read", "operate", "admin"] | None = Field(None, description="with 403: the role it takes")
     spool: SpoolState | None = Field(None, description="of `/readyz`")
     reconciler: ReconcilerState | None = Field(None, description="likewise")

@@ -182,5 +182,5 @@ async def test_backfills_are_listed_newest_first_and_page_by_a_cursor(service: S
 
 
 async def test_an_unknown_backfill_is_a_404_problem(service: Service) -> None:
-    assert_problem(await service.http.get(f"/api/backfills/{uuid4()}"), 404)
-    assert_problem(await service.http.delete(f"/api/backfills/{uuid4()}"), 404)
+    assert_problem(await service.http.get(f"/api/backfills/{uuid4()}"), 404, "backfill_id")
+    assert_problem(await service.http.delete(f"/api/backfills/{uuid4()}"), 404, "backfill_id")

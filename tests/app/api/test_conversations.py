@@ -154,7 +154,7 @@ async def test_a_message_shows_who_reacted_and_one_only_reacted_to_is_not_listed
 async def test_what_is_not_known_is_a_404_problem(service: Service) -> None:
     await write(service, "p", "m_1", NOON)
     for path in (f"{PAGE}/q", f"{OTHER_PAGE}/p", f"{PAGE}/q/messages"):
-        assert_problem(await service.http.get(f"/api/conversations/{path}"), 404)
+        assert_problem(await service.http.get(f"/api/conversations/{path}"), 404, "psid")
 
 
 async def test_an_address_with_the_threads_id_leads_to_its_person(service: Service) -> None:
@@ -171,4 +171,4 @@ async def test_an_address_with_the_threads_id_leads_to_its_person(service: Servi
         response = await service.http.get(f"/api/conversations/{PAGE}/t_1{suffix}")
         assert response.status_code == 308
         assert response.headers["location"] == f"/api/conversations/{PAGE}/p%2F%C3%BC{suffix}"
-    assert_problem(await service.http.get(f"/api/conversations/{PAGE}/t_2"), 404)
+    assert_problem(await service.http.get(f"/api/conversations/{PAGE}/t_2"), 404, "psid")

@@ -158,7 +158,7 @@ async def test_one_delivery_is_shown_with_its_raw_body_to_the_byte(service: Serv
     shown = (await service.http.get(f"/api/deliveries/{odd['id']}")).json()
     assert shown["encoding"] == "base64"
     assert base64.b64decode(shown["body"]) == b'{"\xff\x00'
-    assert_problem(await service.http.get(f"/api/deliveries/{uuid4()}"), 404)
+    assert_problem(await service.http.get(f"/api/deliveries/{uuid4()}"), 404, "delivery_id")
     assert_problem(await service.http.get("/api/deliveries/1"), 404)
 
 

@@ -86,7 +86,7 @@ async def test_every_endpoint_refuses_a_key_of_a_lesser_role_and_names_the_role_
             if role >= endpoint.role:
                 continue
             response = await ask(service, key, endpoint.method, path, json={})
-            detail = assert_problem(response, 403)
+            detail = assert_problem(response, 403, "authorization")
             assert response.json()["needed_role"] == endpoint.role.word
             assert endpoint.role.word in detail
             assert role.word in detail
@@ -106,7 +106,9 @@ async def test_every_key_of_the_setting_is_an_admin_and_the_scheme_may_be_of_any
         response = await service.http.get("/api/keys", headers={"authorization": header})
         assert response.status_code == 200
     for scheme in ("Basic", "Token", ""):
-        assert_problem(await service.http.get("/api/runs", headers={"authorization": f"{scheme} {API_KEY}"}), 401)
+        assert_problem(
+            await service.http.get("/api/runs", headers={"authorization": f"{scheme} {API_KEY}"}), 401, "authorization"
+        )
 
 
 async def test_a_key_is_shown_once_and_listed_without_itself(service: Service) -> None:
@@ -135,12 +137,12 @@ async def test_a_revoked_key_is_refused_at_once_and_stays_listed(service: Servic
     assert (await ask(service, made["key"], "GET", "/api/runs")).status_code == 200
     assert (await service.http.delete(f"/api/keys/{made['id']}")).status_code == 204
     response = await ask(service, made["key"], "GET", "/api/runs")
-    assert_problem(response, 401)
+    assert_problem(response, 401, "authorization")
     assert response.headers["www-authenticate"].startswith("Bearer")
     assert (await service.http.delete(f"/api/keys/{made['id']}")).status_code == 204
     listed = next(key for key in (await service.http.get("/api/keys")).json()["data"] if key["id"] == made["id"])
     assert listed["revoked_at"] is not None
-    assert_problem(await service.http.delete("/api/keys/000000000000"), 404)
+    assert_problem(await service.http.delete("/api/keys/000000000000"), 404, "key_id")
 
 
 async def test_a_key_of_no_known_role_or_without_a_name_is_refused(service: Service) -> None:
@@ -163,7 +165,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_back_and_others_ar
         for _ in range(2):
             assert (await ask(service, key, "GET", "/api/runs")).status_code == 200
         response = await ask(service, key, "GET", "/api/runs")
-        assert_problem(response, 429)
+        assert_problem(response, 429, "authorization")
         assert 1 <= int(response.headers["retry-after"]) <= 5
         assert (await service.http.get("/api/runs")).status_code == 200
         assert (await service.http.get("/healthz")).status_code == 200
@@ -186,4 +188,4 @@ async def test_keys_are_made_listed_and_revoked_from_the_command_line(service: S
         async with process(tmp_path, *command, "revoke", named, **where) as revoked:
             assert await revoked.ended() == code, revoked.output
     service.state["keys"].forget()
-    assert_problem(await ask(service, key, "GET", "/api/runs"), 401)
+    assert_problem(await ask(service, key, "GET", "/api/runs"), 401, "authorization")

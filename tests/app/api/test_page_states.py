@@ -73,14 +73,14 @@ async def test_a_page_whose_token_is_dead_is_not_resumed_without_another(service
     await add_page(service, graph, PAGE)
     async with service.state["pool"].acquire() as connection:
         await connection.execute("UPDATE facebook_pages SET state = 'needs_reauth', state_reason = 'dead'")
-    assert_problem(await post(service, "resume"), 409)
+    assert_problem(await post(service, "resume"), 409, "page_id")
     assert (await shown(service))["state"] == "needs_reauth"
 
 
 async def test_pages_that_there_are_none_of_are_404_problems(service: Service) -> None:
     for what in ("pause", "resume", "subscribe", "unsubscribe"):
-        assert_problem(await post(service, what), 404)
-    assert_problem(await service.http.delete(f"/api/pages/{PAGE}"), 404)
+        assert_problem(await post(service, what), 404, "page_id")
+    assert_problem(await service.http.delete(f"/api/pages/{PAGE}"), 404, "page_id")
 
 
 async def test_an_unsubscribed_page_stays_so_until_it_is_subscribed_again(service: Service, graph: FakeGraph) -> None:
@@ -122,7 +122,7 @@ async def test_a_graph_that_is_away_or_refuses_is_told_and_nothing_changes(servi
     assert_problem(await service.http.delete(f"/api/pages/{PAGE}"), 502, "unsubscribe")
     graph.is_away = False
     graph.refusal = (400, graph_error(190, "Error validating access token"))
-    assert_problem(await post(service, "unsubscribe"), 409)
+    assert_problem(await post(service, "unsubscribe"), 409, "page_id")
     page = await shown(service)
     assert (page["subscription_is_wanted"], page["state"]) == (True, "active")
 

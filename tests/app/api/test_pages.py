@@ -172,8 +172,8 @@ async def test_a_removed_page_loses_its_token_and_its_queue_and_keeps_its_conver
     response = await service.http.delete(f"/api/pages/{PAGE}")
     assert (response.status_code, response.content) == (204, b"")
     assert await sealed_token(service, PAGE) is None
-    assert_problem(await service.http.get(f"/api/pages/{PAGE}"), 404)
-    assert_problem(await service.http.delete(f"/api/pages/{PAGE}"), 404)
+    assert_problem(await service.http.get(f"/api/pages/{PAGE}"), 404, "page_id")
+    assert_problem(await service.http.delete(f"/api/pages/{PAGE}"), 404, "page_id")
     assert (await service.http.get("/api/pages")).json() == {"data": []}
     (run,) = (await service.http.get("/api/runs")).json()["data"]
     assert (run["state"], run["error"]) == ("cancelled", "the Page was removed")

@@ -108,7 +108,7 @@ async def test_a_tag_is_put_on_one_conversation_and_taken_off_however_often(serv
 async def test_a_tag_for_nobody_is_a_404_and_for_a_thread_it_leads_to_its_person(service: Service) -> None:
     await speak(service, "p")
     await make(service, "a b")
-    assert_problem(await service.http.put(f"/api/conversations/{PAGE}/nobody/tags/a%20b"), 404)
+    assert_problem(await service.http.put(f"/api/conversations/{PAGE}/nobody/tags/a%20b"), 404, "psid")
     async with service.state["pool"].acquire() as connection:
         await connection.execute(
             "INSERT INTO conversation_threads (page_id, thread_id, psid, created_at) VALUES ($1, 't_1', 'p', now())",

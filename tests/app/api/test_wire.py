@@ -104,13 +104,13 @@ async def test_without_the_key_every_endpoint_answers_401(service: Service) -> N
     for key in ("", "wrong", API_KEY[:-1], API_KEY + "x", f"{API_KEY},{OLD_API_KEY}"):
         for method, path in requests:
             response = await service.http.request(method, path, headers={"authorization": f"Bearer {key}"})
-            assert_problem(response, 401)
+            assert_problem(response, 401, "authorization")
             assert response.headers["www-authenticate"].startswith("Bearer")
             assert API_KEY not in response.text
     for method, path in requests:
         request = service.http.build_request(method, path)
         del request.headers["authorization"]
-        assert_problem(await service.http.send(request), 401)
+        assert_problem(await service.http.send(request), 401, "authorization")
 
 
 async def test_an_unknown_path_is_a_404_problem(service: Service) -> None:
