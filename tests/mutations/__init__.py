@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.mutations.conversations import CONVERSATIONS
+from tests.mutations.erasures import ERASURES
 from tests.mutations.messages import MESSAGES
 from tests.mutations.mutation import Mutation
 from tests.mutations.writers import WRITERS
 
-MUTATIONS = [*MESSAGES, *CONVERSATIONS, *WRITERS]
+MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *WRITERS]
 
 __all__ = ["MUTATIONS", "Mutation"]

@@ -127,8 +127,8 @@ CONVERSATIONS = [
         "person",
         "a message of the thread tells nobody",
         _STEPS,
-        "touched |= await rekey_late(connection, learnt, now=now)",
-        "pass",
+        "moved = await rekey_late(connection, learnt, now=now)",
+        "moved = set()",
     ),
     _in_threads(
         "person",
@@ -190,8 +190,8 @@ CONVERSATIONS = [
         "rekey",
         "tags are lost",
         _REKEY,
-        "SELECT s.page_id, $3, s.tag_id, s.created_at FROM stand_in AS s",
-        "SELECT s.page_id, $3, s.tag_id, s.created_at FROM stand_in AS s WHERE false",
+        "        FROM stand_in AS s\n        ON CONFLICT (page_id, psid, tag_id)",
+        "        FROM stand_in AS s WHERE false\n        ON CONFLICT (page_id, psid, tag_id)",
     ),
     _in_threads(
         "rekey",

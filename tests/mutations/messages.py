@@ -315,8 +315,8 @@ MESSAGES = [
         "reaction",
         "stored on an unsent message",
         UPSERT,
-        "        AND m.deleted_at IS NULL\n",
-        "",
+        "        AND m.deleted_at IS NULL AND NOT m.is_erased\n",
+        "        AND NOT m.is_erased\n",
     ),
     _in_reactions(
         "Graph's list",
