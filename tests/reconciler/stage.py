@@ -283,6 +283,19 @@ class Stage:
 
         self.between.before, self.between.change = fail, fail_list
 
+    def refuse_details_of_old_ones(self) -> None:
+        """Let Graph refuse a whole page of older messages when more than ids and times is asked for."""
+
+        def refuse(path: str, body: dict[str, Any]) -> None:
+            if path.endswith("/messages") and self.last_fields > {"id", "created_time"}:
+                body.clear()
+                body["error"] = {"code": 100, "message": "(#100) The message has been deleted"}
+
+        async def note(request: httpx.Request) -> None:
+            self.last_fields = set(re.findall(r"\w+", request.url.params.get("fields", "")))
+
+        self.between.before, self.between.change = note, refuse
+
     def refuse_field(self, field: str) -> None:
         """Let Graph not know a field."""
 

@@ -113,6 +113,18 @@ async def test_what_graph_shows_as_stubs_only_is_stored_as_such(make_stage: Make
     assert {r["psid"] for r in stubs} <= {m.psid for m in shown}
 
 
+async def test_old_messages_whose_details_are_refused_as_deleted_are_stored_as_stubs(make_stage: MakeStage) -> None:
+    stage = await make_stage(conversations=4, messages=40)
+    stage.refuse_details_of_old_ones()
+    thread = long_thread(stage)
+    run = await stage.sync()
+    assert (run["state"], run["error"], run["failed_conversations"]) == ("succeeded", None, 0)
+    rows = await stage.rows("SELECT * FROM messages WHERE thread_id = $1", thread.thread_id)
+    assert {row["mid"] for row in rows} == in_thread(stage, thread)
+    assert all(row["sent_at"] is not None and not row["is_deleted"] for row in rows)
+    assert 0 < len([row for row in rows if row["direction"] is None]) < len(rows)
+
+
 async def test_a_thread_that_cannot_be_read_does_not_hold_back_the_page_and_is_tried_by_id(
     make_stage: MakeStage,
 ) -> None:
