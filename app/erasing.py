@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
 import structlog
 
 from app.replay import as_ingest
@@ -21,14 +23,13 @@ from sql.erasure_journal import (
     put_redacted,
 )
 from sql.erasures import erase
+from sql.errors import Refusal, refusal_of
 from sql.refusing import refused_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
     from uuid import UUID
-
-    import asyncpg
 
     from sql.erasure_journal import Stone
     from sql.erasures import Erased
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 60.0
 SEARCHED_AT_ONCE = 2000
+RETRIES = 8
 REDACTED_AT_ONCE = 20  # each may have 4 MiB
 
 
@@ -137,9 +139,23 @@ class JournalEraser:
 async def begin_erasure(
     pool: Pool, page_id: str, psid: str, *, before: datetime | None, requested_by: str, now: datetime
 ) -> Erased:
-    """Take out the rows, and leave the journal to `JournalEraser`: from now on nothing of it comes back."""
-    async with pool.acquire() as connection:
-        erased = await erase(connection, page_id, psid, erased_before=before or now, requested_by=requested_by, now=now)
+    """Take out the rows, and leave the journal to `JournalEraser`: from now on nothing of it comes back.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database went away; nothing is erased.
+
+    """
+    for attempt in range(RETRIES):
+        try:
+            async with pool.acquire() as connection:
+                erased = await erase(
+                    connection, page_id, psid, erased_before=before or now, requested_by=requested_by, now=now
+                )
+            break
+        except asyncpg.PostgresError as error:  # writers of the same conversation may have been in the way
+            if refusal_of(error) is not Refusal.RETRY or attempt == RETRIES - 1:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, no secret
     log.info("person_erased", page_id=page_id, requested_by=requested_by, messages=erased.messages)
     return erased
 

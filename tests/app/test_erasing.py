@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from app import erasing
 from app.erasing import JournalEraser, begin_erasure
 from app.webhook.redaction import redacted
+from sql.erasures import erase as erase_rows
 from sql.spool import Spool, Spooled
 from tests.app.graph import thread
 from tests.app.service import add_page, deliver, running, settings_for, text_delivery
@@ -211,6 +213,22 @@ async def test_several_erasures_at_once_in_the_same_bodies_lose_none(
     done = await asyncio.gather(*(erase(service, psid) for psid in persons))
     assert sum(one.deliveries for one in done) >= 5  # each takes out whatever was erased, so some find nothing left
     assert WORD.encode() not in b"".join(await bodies(service))
+
+
+async def test_an_erasure_that_writers_were_in_the_way_of_is_done_once_more(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(service.http, delivery(item(PERSON, "m_1", WORD)))
+    errors: list[Exception] = [asyncpg.DeadlockDetectedError("in a circle"), asyncpg.LockNotAvailableError("busy")]
+
+    async def hindered(*args: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return await erase_rows(*args, **options)
+
+    monkeypatch.setattr(erasing, "erase", hindered)
+    assert (await erase(service)).erased.messages == 1
+    assert await texts(service) == []
 
 
 async def test_no_log_line_names_who_was_erased(service: Service) -> None:
