@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import tempfile
 from contextlib import suppress
@@ -24,7 +25,7 @@ from app.ending import FAILURE_FILE
 from app.health import MULTIPROCESS_DIR
 from app.logs import configure_logging
 from app.reconciling import graph_client, reconciler
-from app.settings import DatabaseSettings, Settings, load_settings
+from app.settings import DatabaseSettings, Settings, SettingsError, load_settings
 from reconciler.schedule import scheduled
 from reconciler.tokens import TokenBox
 from sql.pool import open_pool
@@ -39,6 +40,7 @@ def serve(
     settings = load_settings(Settings)
     configure_logging(settings.log_level)
     raise_file_limit()
+    _try_address(settings.host, settings.port)
     # uvicorn ends in order at SIGTERM, and then raises it again: it must not end us before the database is let go
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     # before the first process is started: what is wrong is said once and clearly, and the embedded server
@@ -67,6 +69,31 @@ def serve(
         finally:
             if failure.exists():
                 raise DatabaseError(failure.read_text())
+
+
+def _try_address(host: str, port: int) -> None:
+    """Find out whether the address can be listened on, before anything is started.
+
+    Raises:
+        SettingsError: it can't; the text names it.
+
+    """
+    refused: OSError | None = None
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        places, refused = [], error
+    for family, kind, protocol, _, address in places:  # of a name that means several, one is enough
+        try:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
+        except OSError as error:
+            refused = error
+        else:
+            return
+    reason = refused.strerror if refused is not None else "no such address"
+    raise SettingsError(f"HOST {host}, PORT {port} can't be listened on: {reason}") from refused
 
 
 async def _prepare(dsn: str) -> None:

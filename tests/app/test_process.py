@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 import signal
+import socket
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -265,6 +266,23 @@ async def test_a_start_that_is_not_possible_ends_with_1_and_says_why_in_a_line(
     assert reason in service.output
     assert "Traceback" not in service.output
     assert not any(text in service.output for text in (*SECRETS, "pass-word-83fa", "short-key-0a"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_port_in_use_ends_it_with_1_and_is_named(tmp_path: Path, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        async with process(tmp_path, *SERVE, "--workers", workers, HOST="127.0.0.1", PORT=port) as service:
+            assert await service.ended() == 1
+    reason = "Address already in use"
+    assert service.output == f"messenger-mirror: HOST 127.0.0.1, PORT {port} can't be listened on: {reason}"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_host_that_is_not_ours_ends_it_with_1_and_is_named(tmp_path: Path) -> None:
+    async with process(tmp_path, HOST="192.0.2.1", PORT="8000") as service:
+        assert await service.ended() == 1
+    assert service.output.startswith("messenger-mirror: HOST 192.0.2.1, PORT 8000 can't be listened on: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
