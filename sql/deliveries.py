@@ -250,6 +250,8 @@ async def drop_partitions_before(connection: Connection, first_kept: date) -> li
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {DROP_WAITS_MS}")
+                # whoever drops next waits here, not half way through a drop of the same
+                await connection.execute("LOCK TABLE ONLY webhook_deliveries IN ACCESS EXCLUSIVE MODE")
                 await connection.execute(f"DROP TABLE IF EXISTS {name}")  # another process may have been faster
         except asyncpg.LockNotAvailableError:
             break

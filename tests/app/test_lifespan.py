@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app import asgi
+from app import arrival, asgi
 from app.database import DatabaseError
 from app.ending import FAILURE_FILE
 from app.housekeeping import Housekeeping
@@ -153,12 +153,16 @@ async def test_a_start_without_its_database_receives_and_does_the_rest_when_it_c
             assert {row["mid"] for row in rows} == {"m_1", "m_2"}
 
 
-async def test_a_start_beside_a_database_that_stands_still_receives_and_ends(database: str, tmp_path: Path) -> None:
+async def test_a_start_beside_a_database_that_stands_still_receives_and_ends(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "START_WITHIN_SECONDS", 0.5)
     async with gateway(database) as way:
         way.freeze()
         async with running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service:
             assert (await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello"))).status_code == 200
         way.thaw()
+        monkeypatch.undo()
         async with running(settings_for(way.dsn, spool_dir=tmp_path / "spool")) as service:
             rows = (await service.http.get(f"/api/conversations/{PAGE}/p/messages")).json()["data"]
             assert [row["mid"] for row in rows] == ["m_1"]
