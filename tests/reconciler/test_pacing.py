@@ -82,7 +82,7 @@ async def test_a_repair_shortens_a_pages_interval_and_runs_that_repair_nothing_l
     assert await interval_of(stage) == 1.5 * BASE
     stage.clock.advance(60)
     stage.say(stage.threads()[0])
-    stage.clock.advance(2)
+    stage.clock.advance(120)  # longer than any call takes: it is not just sent
     assert (await stage.sync())["repaired"] == 1
     assert await interval_of(stage) == BASE / 2
     assert BASE / 5 < await wait_of(stage) <= BASE / 2
@@ -98,7 +98,7 @@ async def test_one_pages_repairs_leave_the_others_intervals(make_stage: MakeStag
         await stage.sync(page=page)
     stage.clock.advance(60)
     stage.say(stage.threads(first)[0])
-    stage.clock.advance(2)
+    stage.clock.advance(120)  # longer than any call takes: it is not just sent
     for page in (first, second):
         await stage.sync(page=page)
     assert (await interval_of(stage, first), await interval_of(stage, second)) == (BASE / 2, 1.5 * BASE)
@@ -111,7 +111,7 @@ async def test_what_a_webhook_may_still_bring_or_has_brought_meanwhile_shortens_
     await stage.sync()
     stage.clock.advance(60)
     (late,) = stage.say(thread := stage.threads()[0])
-    stage.clock.advance(2)
+    stage.clock.advance(120)  # longer than any call takes: it is not just sent
     stage.say(stage.threads()[1])  # just as the list is read
 
     async def come_late() -> None:
@@ -331,7 +331,7 @@ async def test_a_page_that_loses_webhooks_all_day_stays_within_its_budget_which_
     client = stage.client()
     while stage.clock() < end:
         stage.say(stage.threads()[0])
-        stage.clock.advance(2)
+        await turn(stage, timedelta(minutes=2))
         run_id = await stage.ask()
         before = stage.calls()
         async with stage.worker(client) as worker:
@@ -357,7 +357,7 @@ async def test_without_usage_headers_no_budget_is_told_and_the_configured_interv
     await stage.do("UPDATE sync_runs SET api_calls = 5000, is_deep = false")
     stage.clock.advance(60)
     stage.say(stage.threads()[0])
-    stage.clock.advance(2)
+    stage.clock.advance(120)  # longer than any call takes: it is not just sent
     await stage.sync()
     page = await stage.page_row()
     assert (page["daily_call_budget"], page["usage_percent"]) == (None, None)
