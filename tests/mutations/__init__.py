@@ -9,10 +9,6 @@ from tests.mutations.mutation import Mutation
 from tests.mutations.repairs import REPAIRS
 from tests.mutations.writers import WRITERS
 
-<<<<<<< HEAD
-MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *WRITERS]
-=======
-MUTATIONS = [*MESSAGES, *CONVERSATIONS, *REPAIRS, *WRITERS]
->>>>>>> 1ac5dfe (Break the rules of what is repaired on purpose, and find again what three mutations change)
+MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *REPAIRS, *WRITERS]
 
 __all__ = ["MUTATIONS", "Mutation"]

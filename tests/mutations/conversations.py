@@ -190,13 +190,8 @@ CONVERSATIONS = [
         "rekey",
         "tags are lost",
         _REKEY,
-<<<<<<< HEAD
         "        FROM stand_in AS s\n        ON CONFLICT (page_id, psid, tag_id)",
         "        FROM stand_in AS s WHERE false\n        ON CONFLICT (page_id, psid, tag_id)",
-=======
-        "FROM stand_in AS s\n        ON CONFLICT (page_id, psid, tag_id)",
-        "FROM stand_in AS s WHERE false\n        ON CONFLICT (page_id, psid, tag_id)",
->>>>>>> 1ac5dfe (Break the rules of what is repaired on purpose, and find again what three mutations change)
     ),
     _in_threads(
         "rekey",
