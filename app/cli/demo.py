@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,9 @@ def demo(
     Exits with 0 only if nothing is missing or wrong.
     """
     configure_logging("error")
+    # what it started must end with it, whoever ends it
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     folder = Path(tempfile.mkdtemp(prefix="mirror-demo-"))
     folder.chmod(0o711)  # as root, the account that runs Postgres has to pass through
     try:
