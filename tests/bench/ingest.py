@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.fernet import Fernet
 from rich.console import Console
 
 from sql import embedded
 from sql.pool import connect
 from tests.bench import bodies
-from tests.bench.load import Load, write_requests
+from tests.bench.load import write_requests
 from tests.bench.memory import resident_bytes
+from tests.bench.serving import SECRET, Loading, data_folder, server
 from tests.bench.table import Measure, Target, Verdict, judge, print_measures, print_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from sql.upsert import Connection
+    from tests.bench.load import Load
+    from tests.bench.serving import Server
 
-SECRET = "the bench's own"
 MOST_PER_SECOND = 30_000  # until a round has shown better
 SPARE = 1.3
-START_WITHIN_SECONDS = 60.0
-STOP_WITHIN_SECONDS = 20.0
 WARM_UP_SECONDS = 2.0
 SETTLED_AT, END_AT = 20.0, 60.0  # seconds of sustained load between which memory may grow
 MAY_GROW = 0.10
@@ -55,21 +44,13 @@ class Options(NamedTuple):
     memory: bool
 
 
-class Server(NamedTuple):
-    """The application under load."""
-
-    pid: int
-    port: int
-    folder: Path
-
-
 def run(options: Options) -> bool:
     """Measure, print, and tell whether all targets hold."""
-    with _folder() as folder:
+    with data_folder() as folder:
         database = embedded.start(folder)
         try:
-            with _server(folder) as server:
-                return _Bench(server, options, database.dsn).run()
+            with server(folder, "tests.bench.server") as running:
+                return _Bench(running, options, database.dsn).run()
         finally:
             database.stop()
 
@@ -108,20 +89,14 @@ class _Bench:
         file = self._server.folder / "requests"
         numbers = range(self._next, self._next + most)
         write_requests(file, bodies.requests(numbers, PATHS[name], SECRET.encode()))
-        command = [sys.executable, "-m", "tests.bench.load", str(file), "127.0.0.1", str(self._server.port)]
-        command += [str(self._options.connections), str(seconds)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            began = time.monotonic()
-            for moment in at:
-                time.sleep(max(0, began + moment - time.monotonic()))
-                if resident is not None:
-                    resident.append(resident_bytes(self._server.pid))
-            out, _ = process.communicate()
+        loading = Loading(file, self._server.port, connections=self._options.connections, seconds=seconds)
+        began = time.monotonic()
+        for moment in at:
+            time.sleep(max(0, began + moment - time.monotonic()))
+            if resident is not None:
+                resident.append(resident_bytes(self._server.pid))
+        load = loading.wait()
         file.unlink()
-        if process.returncode:
-            raise RuntimeError(f"the load on {name} failed")
-        answer = json.loads(out)
-        load = Load(**answer)
         self._per_second[name] = load.sent / load.seconds
         if name in {PRODUCT, EACH, CALL}:
             self._acknowledged.append(numbers[: load.sent])
@@ -172,44 +147,3 @@ async def stored_as_sent(connection: Connection, numbers: Sequence[range]) -> li
     ]
     wrong = len(due.read.items() ^ read.items())
     return [*verdicts, Verdict("read watermarks are as sent", f"{len(read):,}, {wrong} wrong", wrong == 0)]
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A data folder that also the account which runs Postgres may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[Server]:
-    """The application in its own process, on a port of its own."""
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
-        port = listening.getsockname()[1]
-        environment = os.environ | {
-            "DATA_DIR": str(folder),
-            "DATABASE_URL": "",
-            "FACEBOOK_APP_SECRET": SECRET,
-            "FACEBOOK_VERIFY_TOKEN": "verify",
-            "OPS_API_KEY": "key",
-            "TOKEN_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-            "RECONCILER_ENABLED": "false",
-            "LOG_LEVEL": "warning",
-        }
-        command = [sys.executable, "-m", "tests.bench.server", str(listening.fileno())]
-        process = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()])
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=START_WITHIN_SECONDS) as answer:
-            answer.read()
-        yield Server(process.pid, port, folder)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_WITHIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

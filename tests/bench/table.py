@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tests.bench.reads import Read
     from tests.bench.sync import Sync
 
 
@@ -91,6 +92,18 @@ def print_syncs(title: str, syncs: Sequence[Sync]) -> None:
     wide = Console(width=max(Console().width, 100))
     wide.print(table)
     wide.print("x need: of the time that its calls need at Meta's rate; *: measured on a part, scaled up")
+
+
+def print_reads(title: str, reads: Sequence[Read]) -> None:
+    """Print one line per read: its time, its rows, and how many times as long as those by primary key it took."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("read", no_wrap=True)
+    table.add_column("by", no_wrap=True)
+    for heading in ("ms", "rows", "x probe"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for read in reads:
+        table.add_row(read.what, read.by, f"{read.ms:,.1f}", f"{read.rows}", f"{read.over:,.1f}")
+    Console(width=max(Console().width, 100)).print(table)
 
 
 def judge(rows: Mapping[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:

@@ -13,8 +13,9 @@ from app.webhook.receiver import Receiver
 from sql.ingest import Ingestor
 from sql.spool import Spool
 from tests.bench import bodies
-from tests.bench.ingest import SECRET, stored_as_sent
+from tests.bench.ingest import stored_as_sent
 from tests.bench.load import send, write_requests
+from tests.bench.serving import SECRET
 from tests.bench.table import Measure, Target, judge
 
 if TYPE_CHECKING:
