@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_PAGE, FIRST_PSID = 100, 1_000_000
 WRITERS = 2
-_WHILE_FILLED = {"fsync": "off", "max_wal_size": "'8GB'"}
+WHILE_FILLED = {"fsync": "off", "max_wal_size": "'8GB'"}
 LONG_ONES = 101  # one conversation in so many is a long one: a prime number, to have some in every Page
 OFTEN, HALF_AS_OFTEN, SELDOM, RARE = "open", "customer", "spam", "complaint"
 SHARES = {OFTEN: 5_000, HALF_AS_OFTEN: 2_500, SELDOM: 1_000, RARE: 10}  # of 10,000 conversations
@@ -95,7 +95,7 @@ async def make_mirror(dsn: str, scale: Scale) -> None:
 
 
 async def _make(connection: Connection, dsn: str, scale: Scale) -> None:
-    for name, value in _WHILE_FILLED.items():
+    for name, value in WHILE_FILLED.items():
         await connection.execute(f"ALTER SYSTEM SET {name} = {value}")
     await connection.execute(
         """
@@ -130,7 +130,7 @@ async def _make(connection: Connection, dsn: str, scale: Scale) -> None:
     await _tags(connection)
     await connection.execute("DROP TABLE bench_texts")
     await _together(dsn, [index["made_by"] for index in sorted(indexes, key=lambda i: "messages" not in i["made_by"])])
-    for name in _WHILE_FILLED:
+    for name in WHILE_FILLED:
         await connection.execute(f"ALTER SYSTEM RESET {name}")
     await connection.execute("SELECT pg_reload_conf()")
     for command in ("VACUUM ANALYZE", "CHECKPOINT"):
