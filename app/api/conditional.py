@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from app.api.wire import Json, json_bytes
+from app.api.wire import json_bytes
 from sql.attachments import unsigned
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ def conditional(request: Request, content: dict[str, Any]) -> Response:
 
     The tag is a weak one, of what the content says: links that were only signed anew don't change it.
     """
-    told = {**content, "data": [_without_signatures(row) for row in content["data"]]} if "data" in content else content
-    tag = f'W/"{blake2b(json_bytes(told), digest_size=16).hexdigest()}"'
+    told = _without_signatures(content)
+    written = json_bytes(told)
+    tag = f'W/"{blake2b(written, digest_size=16).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if _names(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=headers)
-    return Json(content, headers=headers)
+    body = written if told is content else json_bytes(content)
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def _names(header: str, tag: str) -> bool:
@@ -33,6 +35,13 @@ def _names(header: str, tag: str) -> bool:
     return "*" in known or tag.removeprefix("W/") in known
 
 
-def _without_signatures(row: Any) -> Any:
+def _without_signatures(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what does not change with the signatures of links: the content itself where it has no attachments."""
+    if not any(row.get("attachments") for row in content.get("data", ())):
+        return content
+    return {**content, "data": [_unsigned(row) for row in content["data"]]}
+
+
+def _unsigned(row: Any) -> Any:
     attachments = row.get("attachments")
     return {**row, "attachments": [unsigned(a) for a in attachments]} if attachments else row
