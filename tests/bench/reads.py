@@ -120,8 +120,9 @@ def run(options: Options) -> bool:
         try:
             reads = uvloop.run(_measured(database.dsn, options))
             scale = options.scale
-            print_reads(f"{scale.conversations:,} conversations, {scale.messages:,} messages", reads)
             verdicts = judged(reads, scale)
+            note = "" if verdicts else ": too small a mirror to judge by"
+            print_reads(f"{scale.conversations:,} conversations, {scale.messages:,} messages{note}", reads)
             if verdicts:
                 print_verdicts(verdicts)
             cache.print_caches(cache.measured(folder, scale, options.cache))
@@ -281,7 +282,7 @@ class Reads:
 def judged(reads: Sequence[Read], scale: Scale) -> list[Verdict]:
     """Compare pages of lists and of messages with their rows by primary key; of a smaller mirror it says little."""
     verdicts: list[Verdict] = []
-    if scale < FULL:
+    if scale.conversations < FULL.conversations or scale.messages < FULL.messages:
         return verdicts
     for kind, most in (("list", LIST_OVER_PROBE), ("messages", MESSAGES_OVER_PROBE)):
         worst = max((r for r in reads if r.is_page and r.what.startswith(kind)), key=lambda r: r.over)

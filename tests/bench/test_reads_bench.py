@@ -55,4 +55,5 @@ def test_pages_are_judged_by_the_worst_and_only_at_full_scale() -> None:
         ("at most 16.0 x: list, deep", False),
         ("at most 4.0 x: messages", True),
     ]
-    assert judged(reads, SMALL) == []
+    for less in (SMALL, FULL._replace(messages=FULL.messages - 1), Scale(conversations=2_000_000, messages=10_000)):
+        assert judged(reads, less) == []
