@@ -82,9 +82,17 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 )
 
 
-def pessimistic() -> Behaviour:
-    """A Graph that grants nothing: `since` is ignored, whole seconds, links differ at each read, data lags."""
-    return Behaviour(read_lag_seconds=READ_LAG_SECONDS, max_limit=7, counts_are_estimates=True)
+# A Graph that grants nothing: whole seconds, links that differ at each read, data that lags, mostly an ignored `since`.
+BEHAVIOURS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"read_lag_seconds": st.just(READ_LAG_SECONDS), "max_limit": st.just(7), "counts_are_estimates": st.just(True)},
+    optional={
+        "since": st.sampled_from(("honoured", "refused", "lying")),
+        "order": st.sampled_from(("shuffled_pages", "shuffled")),
+        "cursors": st.just("offset"),
+        "short_pages": st.just(0.3),
+        "has_reply_to": st.just(True),
+    },
+)
 
 
 class Door(NamedTuple):
@@ -302,7 +310,9 @@ class Play:
 
 
 @asynccontextmanager
-async def play(pools: Sequence[Pool], folder: Path, seed: int, **world: Any) -> AsyncIterator[Play]:
+async def play(
+    pools: Sequence[Pool], folder: Path, seed: int, behaviour: dict[str, Any], **world: Any
+) -> AsyncIterator[Play]:
     """Set a play up on an empty database; each pool is that of a door."""
     async with AsyncExitStack() as stack:
         doors: list[Door] = []
@@ -316,7 +326,7 @@ async def play(pools: Sequence[Pool], folder: Path, seed: int, **world: Any) -> 
             receiver = Receiver(durable, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
             http = await stack.enter_async_context(client_of(receiver))
             doors.append(Door(http, spool, durable, drain))
-        stage = Stage(pools[0], pages=2, seed=seed, behaviour=pessimistic(), **world)
+        stage = Stage(pools[0], pages=2, seed=seed, behaviour=Behaviour(**behaviour), **world)
         stack.push_async_callback(stage.http.aclose)
         await stage.add_pages()
         yield Play(stage, doors)

@@ -9,7 +9,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sql.pool import Pool, open_pool
 from tests.chaos import verdict
 from tests.chaos.figures import note_figures
-from tests.chaos.play import STEPS, Step, play
+from tests.chaos.play import BEHAVIOURS, STEPS, Step, play
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def empty(pool: Pool) -> None:
 
 
 @pytest.mark.timeout(900)  # nothing in it waits for a clock: it takes what a loaded machine takes
-@given(steps=STEPS, seed=st.integers(0, 10**6))
+@given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS)
 @settings(
     max_examples=EXAMPLES or 8,
     derandomize=not EXAMPLES,
@@ -57,11 +57,11 @@ async def empty(pool: Pool) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_any_interleaving_of_webhooks_syncs_and_crashes_ends_in_the_truth(
-    pools: tuple[Pool, Pool], steps: list[Step], seed: int
+    pools: tuple[Pool, Pool], steps: list[Step], seed: int, behaviour: dict[str, Any]
 ) -> None:
     await empty(pools[0])
     with TemporaryDirectory() as folder:
-        async with play(pools, Path(folder), seed, conversations=4, messages=3) as playing:
+        async with play(pools, Path(folder), seed, behaviour, conversations=4, messages=3) as playing:
             for step in steps:
                 await playing.step(step)
             await playing.settle()
