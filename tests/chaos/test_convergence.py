@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 EXAMPLES = int(os.environ.get("MIRROR_EXAMPLES", "0"))
+# Of a Page: few that meet often, or, where there is time, so many that a walk stops among them.
+CONVERSATIONS = st.sampled_from((4, 4, 4, 40)) if EXAMPLES else st.just(4)
 EMPTIED = """
     SELECT string_agg(format('DELETE FROM %I', relname), '; ') FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
@@ -48,7 +50,7 @@ async def empty(pool: Pool) -> None:
 
 
 @pytest.mark.timeout(900)  # nothing in it waits for a clock: it takes what a loaded machine takes
-@given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS)
+@given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS, conversations=CONVERSATIONS)
 @settings(
     max_examples=EXAMPLES or 8,
     derandomize=not EXAMPLES,
@@ -57,11 +59,11 @@ async def empty(pool: Pool) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_any_interleaving_of_webhooks_syncs_and_crashes_ends_in_the_truth(
-    pools: tuple[Pool, Pool], steps: list[Step], seed: int, behaviour: dict[str, Any]
+    pools: tuple[Pool, Pool], steps: list[Step], seed: int, behaviour: dict[str, Any], conversations: int
 ) -> None:
     await empty(pools[0])
     with TemporaryDirectory() as folder:
-        async with play(pools, Path(folder), seed, behaviour, conversations=4, messages=3) as playing:
+        async with play(pools, Path(folder), seed, behaviour, conversations=conversations, messages=3) as playing:
             for step in steps:
                 await playing.step(step)
             await playing.settle()
