@@ -256,6 +256,22 @@ async def test_where_it_has_lied_no_audit_trusts_it_again(make_stage: MakeStage)
     assert stage.list_calls() == calls + 1
 
 
+@pytest.mark.parametrize("mode", ["honoured", "lying"])
+@pytest.mark.parametrize("size", [{"conversations": 20}, {"conversations": 60, "page_rows": 7}])
+async def test_few_conversations_prove_nothing_so_that_a_lie_that_they_do_not_show_loses_nothing(
+    make_stage: MakeStage, size: dict[str, int], mode: Mode
+) -> None:
+    stage = await make_stage(**size)
+    stage.behaviour.since = "honoured"  # so that the proof would be passed
+    await stage.sync("audit")
+    assert await answer(stage) == "unknown"
+    stage.behaviour.since = mode
+    await something_new(stage, 24)
+    await stage.sync()
+    assert set(sent(stage)) == {None}
+    assert await stage.missing() == []
+
+
 @pytest.mark.parametrize("fault", ["http_500", "html"])
 async def test_an_audit_that_cannot_find_out_leaves_what_is_known(make_stage: MakeStage, fault: str) -> None:
     stage = await make_stage(conversations=30)
