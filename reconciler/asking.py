@@ -148,6 +148,11 @@ class Asker:
         return {"list": self._list.at, "messages": self._messages.at}
 
     @property
+    def sends_since(self) -> bool:
+        """Whether `since` is sent along, for the checkpoint."""
+        return self._since is not None
+
+    @property
     def calls(self) -> int:
         """How many calls were made for this Page, in this process."""
         return self._client.calls.get(self._page.page_id, 0)

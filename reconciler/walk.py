@@ -71,6 +71,7 @@ class Walk:
         # as it was when the run began: others may have moved the watermark while it was put off
         listed_to = _time(saved["listed_to"]) if "listed_to" in saved else page.listed_to
         self._goal = Goal(run.kind, run.since, run.until, listed_to, overlap)
+        can_send_since = run.kind == "incremental"
         self._asker = Asker(
             pool,
             client,
@@ -78,7 +79,8 @@ class Walk:
             token,
             asks_reactions=self._goal.asks_reactions,
             at=saved.get("ladders", {}),
-            since=self._goal.stop if run.kind == "incremental" and page.honours_since else None,
+            # a cursor of a list that was asked for without it is none of one with it
+            since=self._goal.stop if page.honours_since and saved.get("sends_since", can_send_since) else None,
         )
         self._share = Share(run, lambda: self._asker.calls)
         self._since = SinceProof(pool, client, page, token, saved.get("since"))
@@ -239,6 +241,7 @@ class Walk:
             "ladders": self._asker.at,
             "listed_to": self._goal.listed_to,
             "since": self._since.saved,
+            "sends_since": self._asker.sends_since,
         }
 
 

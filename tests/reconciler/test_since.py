@@ -94,6 +94,22 @@ async def test_only_incremental_runs_send_it(make_stage: MakeStage, kind: str) -
     assert set(sent(stage)) == {None}
 
 
+async def test_a_run_that_began_without_it_goes_on_without_it(make_stage: MakeStage) -> None:
+    stage = await make_stage(conversations=100, page_rows=10)
+    stage.behaviour.since = "honoured"
+    await stage.sync()
+    await something_new(stage)
+    await stage.ask()
+    stage.kill_before_call(2)
+    await stage.work_until_killed()
+    await trust(stage)
+    await stage.expire_leases()
+    await stage.work()
+    assert len(sent(stage)) > 2
+    assert set(sent(stage)) == {None}
+    assert await stage.missing() == []
+
+
 @pytest.mark.parametrize("mode", ["ignored", "honoured", "refused"])
 async def test_whatever_graph_does_with_it_a_run_ends_in_the_same_rows(make_stage: MakeStage, mode: Mode) -> None:
     stage = await make_stage(conversations=100, messages=25, page_rows=10)
