@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from sql.upsert import Connection
 
@@ -46,17 +45,6 @@ class Explainer:
             self.plan = "\n".join(row[0] for row in rows)
             self._nodes = list(_nodes(told[0]["Plan"]))
         return cast("list[Any]", await self._connection.fetch(query, *args))
-
-    @asynccontextmanager
-    async def without(self, indexes: str) -> AsyncIterator[None]:
-        """Do without some indexes, for a while."""
-        transaction = self._connection.transaction()
-        await transaction.start()
-        try:
-            await self._connection.execute(f"DROP INDEX {indexes}")
-            yield
-        finally:
-            await transaction.rollback()
 
     def read_whole(self) -> set[str]:
         """The tables that were read from the beginning to the end."""
