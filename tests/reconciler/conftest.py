@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import stamina
 
+from sql.pages import put_page
+from tests.reconciler.runs import NOW
 from tests.reconciler.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from sql.pool import Pool
+    from sql.upsert import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,10 @@ async def make_stage(pool: Pool) -> AsyncIterator[Callable[..., Awaitable[Stage]
     yield make
     for stage in made:
         await stage.http.aclose()
+
+
+@pytest.fixture
+async def two_pages(connection: Connection) -> None:
+    """Pages 1 and 2, known and due."""
+    for page_id in ("1", "2"):
+        await put_page(connection, page_id, "sealed", None, now=NOW)
