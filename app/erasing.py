@@ -11,11 +11,12 @@ import asyncpg
 import structlog
 
 from app.replay import as_ingest
+from app.searching import REDACTED_AT_ONCE, search_day
 from app.webhook.redaction import Places, redacted
 from sql.deliveries import journal_days
 from sql.erasure_journal import (
+    Sought,
     claim_stone,
-    find_in_journal,
     let_go,
     lock_deliveries,
     note_day,
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 60.0
-SEARCHED_AT_ONCE = 2000
 RETRIES = 8
-REDACTED_AT_ONCE = 20  # each may have 4 MiB
 
 
 class Done(NamedTuple):
@@ -91,7 +90,8 @@ class JournalEraser:
         """Look through every day of the journal: a row keeps one delivery, and its message may have come in several."""
         changed = 0
         try:
-            changed += await self._redact_all_of(known, stone)
+            for start in range(0, len(known), REDACTED_AT_ONCE):
+                changed += await self._redact(known[start : start + REDACTED_AT_ONCE], stone)
             async with self._pool.acquire() as connection:
                 days = await journal_days(connection)
             for day in days:
@@ -110,29 +110,22 @@ class JournalEraser:
         return changed
 
     async def _rid_day(self, stone: Stone, day: date) -> int:
-        changed = 0
-        after: UUID | None = None
-        while True:
-            async with self._pool.acquire() as connection:
-                after, found = await find_in_journal(connection, stone, day, after, limit=SEARCHED_AT_ONCE)
-            changed += await self._redact_all_of([(day, delivery_id) for delivery_id in found], stone)
-            if after is None:
-                return changed
+        sought = Sought(stone.psid, in_edits=stone.page_id)  # an edit may name nobody
+        return sum([await self._redact(keys, stone) async for keys in search_day(self._pool, day, sought)])
 
-    async def _redact_all_of(self, keys: Sequence[tuple[date, UUID]], stone: Stone) -> int:
+    async def _redact(self, keys: Sequence[tuple[date, UUID]], stone: Stone) -> int:
         changed = 0
-        for start in range(0, len(keys), REDACTED_AT_ONCE):
-            async with self._pool.acquire() as connection, connection.transaction():
-                rows = await lock_deliveries(connection, keys[start : start + REDACTED_AT_ONCE])
-                read = await asyncio.to_thread(_read, rows)  # webhooks that come in meanwhile must not wait
-                refused = await refused_paths(connection, read)
-                for row, delivery, paths in zip(rows, read, refused, strict=True):
-                    paths |= _unreadable(row, delivery, stone)  # noqa: PLW2901 - one set, made of two
-                    if paths:
-                        left = [letter for letter in row["dead_letters"] or () if letter["path"] not in paths]
-                        body = await asyncio.to_thread(redacted, row["body"], paths)
-                        await put_redacted(connection, row, body, left)
-                        changed += 1
+        async with self._pool.acquire() as connection, connection.transaction():
+            rows = await lock_deliveries(connection, keys)
+            read = await asyncio.to_thread(_read, rows)  # webhooks that come in meanwhile must not wait
+            refused = await refused_paths(connection, read)
+            for row, delivery, paths in zip(rows, read, refused, strict=True):
+                paths |= _unreadable(row, delivery, stone)  # noqa: PLW2901 - one set, made of two
+                if paths:
+                    left = [letter for letter in row["dead_letters"] or () if letter["path"] not in paths]
+                    body = await asyncio.to_thread(redacted, row["body"], paths)
+                    await put_redacted(connection, row, body, left)
+                    changed += 1
         return changed
 
 

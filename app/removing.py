@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from app.searching import search_day
 from app.webhook.redaction import paths_of_pages, redacted
 from reconciler.graph.errors import GraphError, GraphUnavailable, RateLimited
 from reconciler.tokens import TokenUnreadableError
 from sql.deliveries import journal_days
-from sql.erasure_journal import lock_deliveries, put_redacted
+from sql.erasure_journal import Sought, lock_deliveries, put_redacted
 from sql.page_erasures import (
     claim_page_erasure,
     erase_rows,
-    find_page_in_journal,
     let_page_erasure_go,
     note_journal_day,
     note_page_erased,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 30.0
-SEARCHED_AT_ONCE = 2000
-REDACTED_AT_ONCE = 20  # each may have 4 MiB
 
 
 class StillSubscribedError(Exception):
@@ -122,20 +120,13 @@ class PageEraser:
         return changed
 
     async def _erase_day(self, erasure: PageErasure, day: date) -> int:
-        changed = 0
-        after: UUID | None = None
-        while True:
-            async with self._pool.acquire() as connection:
-                after, found = await find_page_in_journal(connection, erasure, day, after, limit=SEARCHED_AT_ONCE)
-            for start in range(0, len(found), REDACTED_AT_ONCE):
-                changed += await self._redact(erasure, day, found[start : start + REDACTED_AT_ONCE])
-            if after is None:
-                return changed
+        sought = Sought(erasure.page_id, until=erasure.requested_at)
+        return sum([await self._redact(keys, erasure) async for keys in search_day(self._pool, day, sought)])
 
-    async def _redact(self, erasure: PageErasure, day: date, ids: Sequence[UUID]) -> int:
+    async def _redact(self, keys: Sequence[tuple[date, UUID]], erasure: PageErasure) -> int:
         changed = 0
         async with self._pool.acquire() as connection, connection.transaction():
-            rows = await lock_deliveries(connection, [(day, delivery_id) for delivery_id in ids])
+            rows = await lock_deliveries(connection, keys)
             # webhooks that come in meanwhile must not wait
             left = await asyncio.to_thread(lambda: [_without(row, erasure.page_id) for row in rows])
             for row, of_others in zip(rows, left, strict=True):

@@ -87,21 +87,29 @@ async def let_go(connection: Connection, stone: Stone) -> None:
     )
 
 
-async def find_in_journal(
-    connection: Connection, stone: Stone, day: date, after: UUID | None, *, limit: int
-) -> tuple[UUID | None, list[UUID]]:
-    """Look through the next `limit` deliveries of a day for bodies that may tell of a person.
+class Sought(NamedTuple):
+    """What to look for in raw bodies: one that holds `id`, or an edit that holds `in_edits`; received by `until`."""
 
-    Returns the last one looked at, None at the day's end, and those found: bodies that hold the id, or an edit of this
-    Page's, which may name nobody. A search of bytes: no index could help, and no journal be written as fast with one.
+    id: str
+    in_edits: str | None = None
+    until: datetime | None = None
+
+
+async def find_in_journal(
+    connection: Connection, day: date, after: UUID | None, sought: Sought, *, limit: int
+) -> tuple[UUID | None, list[UUID]]:
+    """Look through the next `limit` deliveries of a day for bodies that may hold what is sought.
+
+    Returns the last one looked at, None at the day's end, and those found. A search of bytes: no index could help, and
+    no journal be written as fast with one.
     """
     [(last, found)] = await connection.fetch(
         """
         WITH w AS MATERIALIZED (
-            SELECT
-                d.id,
+            SELECT d.id, ($6::timestamptz IS NULL OR d.received_at <= $6) AND (
                 position($4::bytea IN d.body) > 0
-                OR (position('message_edit' IN d.body) > 0 AND position($5::bytea IN d.body) > 0) AS is_found
+                OR ($5::bytea IS NOT NULL AND position('message_edit' IN d.body) > 0 AND position($5 IN d.body) > 0)
+            ) AS is_found
             FROM webhook_deliveries AS d
             WHERE d.day = $1 AND ($2::uuid IS NULL OR d.id > $2)
             ORDER BY d.id LIMIT $3
@@ -111,8 +119,9 @@ async def find_in_journal(
         day,
         after,
         limit,
-        stone.psid.encode(),
-        stone.page_id.encode(),
+        sought.id.encode(),
+        None if sought.in_edits is None else sought.in_edits.encode(),
+        sought.until,
     )
     return last, found
 

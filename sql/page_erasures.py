@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import date, datetime
-    from uuid import UUID
 
     from sql.upsert import Connection
 
@@ -93,32 +92,6 @@ async def erase_rows(connection: Connection, page_id: str) -> int:
         if done != "DELETE 0":
             return int(done.split()[-1])
     return 0
-
-
-async def find_page_in_journal(
-    connection: Connection, erasure: PageErasure, day: date, after: UUID | None, *, limit: int
-) -> tuple[UUID | None, list[UUID]]:
-    """Look through the next `limit` deliveries of a day for bodies that may tell of a Page.
-
-    Returns the last one looked at, None at the day's end, and those found.
-    """
-    [(last, found)] = await connection.fetch(
-        """
-        WITH w AS MATERIALIZED (
-            SELECT d.id, position($4::bytea IN d.body) > 0 AND d.received_at <= $5 AS is_found
-            FROM webhook_deliveries AS d
-            WHERE d.day = $1 AND ($2::uuid IS NULL OR d.id > $2)
-            ORDER BY d.id LIMIT $3
-        )
-        SELECT (SELECT w.id FROM w ORDER BY w.id DESC LIMIT 1), ARRAY(SELECT w.id FROM w WHERE w.is_found ORDER BY w.id)
-        """,
-        day,
-        after,
-        limit,
-        erasure.page_id.encode(),
-        erasure.requested_at,
-    )
-    return last, found
 
 
 async def erased_pages(connection: Connection) -> dict[str, datetime]:

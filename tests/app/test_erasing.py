@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from app import erasing
+from app import erasing, searching
 from app.erasing import JournalEraser, begin_erasure
 from app.webhook.redaction import redacted
 from sql.erasures import erase as erase_rows
@@ -205,7 +205,8 @@ async def test_an_erasure_that_fails_half_way_leaves_the_journal_to_the_next(
 async def test_several_erasures_at_once_in_the_same_bodies_lose_none(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "SEARCHED_AT_ONCE", 2)
+    monkeypatch.setattr(searching, "SEARCHED_AT_ONCE", 2)
+    monkeypatch.setattr(searching, "REDACTED_AT_ONCE", 2)
     monkeypatch.setattr(erasing, "REDACTED_AT_ONCE", 2)
     persons = [f"70{n:02}" for n in range(10, 16)]
     for n in range(5):

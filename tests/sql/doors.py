@@ -26,6 +26,7 @@ THREAD = "t_31"
 MID = "m_one"
 START = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 APPLICATION = 4400
+NOBODY: dict[str, Any] = {"from": None, "to": None}  # of a node that tells no parties
 
 
 def at(seconds: float) -> datetime:

@@ -14,6 +14,7 @@ from sql.errors import TellsOfErased
 from sql.rows import Counts, Row, Rows
 from sql.upsert import ingest
 from tests.sql.doors import (
+    NOBODY,
     PAGE,
     PERSON,
     THREAD,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from sql.erasures import Erased
     from sql.upsert import Connection
 
-NOBODY: dict[str, Any] = {"from": None, "to": None}
 SENT = {"m_a": 0.3, "m_b": 1.0, "m_c": 1.6, "m_d": 2.5}
 # of one actor's reactions only the last is kept, so an earlier one can't tell later how old its message is
 REACTED_AFTER = {"m_a": 0.05, "m_b": 3.0, "m_c": 0.05, "m_d": 0.05}

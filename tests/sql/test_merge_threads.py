@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sql.conversations import person_of_thread
 from sql.rekey import rekey
 from tests.sql.doors import (
+    NOBODY,
     PAGE,
     PERSON,
     THREAD,
@@ -26,8 +27,6 @@ from tests.sql.mirrored import after, mirrored
 if TYPE_CHECKING:
     from sql.rows import Row
     from sql.upsert import Connection
-
-NOBODY: dict[str, Any] = {"from": None, "to": None}
 
 
 def unclaimed(*messages: dict[str, Any], **more: Any) -> list[Row]:

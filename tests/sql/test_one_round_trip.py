@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sql.deliveries import ensure_partitions
 from sql.rows import Counts, Delivery, Rows, Thread
 from sql.upsert import ingest
-from tests.sql.doors import PAGE, PERSON, answered, at, delivered, node, reacted, said, thread, unsent, write
+from tests.sql.doors import NOBODY, PAGE, PERSON, answered, at, delivered, node, reacted, said, thread, unsent, write
 from tests.sql.mirrored import empty, mirrored
 from tests.sql.test_confluence import examples
 from tests.sql.universe import facts
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from sql.rows import Row
     from sql.upsert import Connection
-
-NOBODY: dict[str, Any] = {"from": None, "to": None}
 
 
 def together(told: Iterable[list[Row]]) -> Rows:

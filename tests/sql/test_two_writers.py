@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,7 @@ from sql.errors import Refusal, refusal_of
 from sql.rows import Rows, Thread
 from sql.upsert import ingest, upsert
 from tests.sql.doors import (
+    NOBODY,
     PAGE,
     PERSON,
     THREAD,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     Connections = list[asyncpg.Connection[asyncpg.Record]]
 
-NOBODY: dict[str, Any] = {"from": None, "to": None}
 PICTURE = {"type": "image", "payload": {"url": "https://a.example/1"}}
 HEART = {"data": [{"reaction": "❤", "users": [{"id": "7001"}]}]}
 NOBODYS = {key: value for key, value in unsent(seconds=6).items() if key != "sender"}
