@@ -95,7 +95,7 @@ class _Schemas:
             return {
                 key: _REF + self._names[inner.removeprefix(_REF)] if key == "$ref" else self._renamed(inner)
                 for key, inner in value.items()
-                if key != "title"
+                if key != "title" or not isinstance(inner, str)  # a property may be called so
             }
         return [self._renamed(inner) for inner in value] if isinstance(value, list) else value
 

@@ -8,7 +8,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 MOST = 20
-_RULE = "a tag's name has 1 to 100 characters, without commas, slashes and control characters, and no space around it"
+_RULE = (
+    "a tag's name has 1 to 100 characters, without commas, slashes and control characters, no space around it, "
+    "and is neither . nor .."
+)
 
 
 def check_name(name: str) -> str:
@@ -18,8 +21,8 @@ def check_name(name: str) -> str:
         ValueError: no tag can be called so.
 
     """
-    # a comma separates names in a parameter, and a slash the parts of a path
-    if name != name.strip() or not re.fullmatch(r"[^\x00-\x1f\x7f,/]{1,100}", name):
+    # a comma separates names in a parameter, and a slash the parts of a path, where clients resolve . and ..
+    if name != name.strip() or name in {".", ".."} or not re.fullmatch(r"[^\x00-\x1f\x7f,/]{1,100}", name):
         raise ValueError(_RULE)
     return name
 

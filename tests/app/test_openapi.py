@@ -93,6 +93,11 @@ def test_every_reference_leads_somewhere_and_every_shape_is_used() -> None:
     assert not [name for name in used if name.startswith("_") or "__" in name]
 
 
+def test_every_field_that_an_answer_must_have_is_described() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert set(schema.get("required", ())) <= schema.get("properties", {}).keys(), name
+
+
 def test_operations_have_names_of_their_own_and_say_what_they_do() -> None:
     operations = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
     ids = [operation["operationId"] for operation in operations]

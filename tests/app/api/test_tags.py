@@ -68,7 +68,7 @@ async def test_a_name_that_is_taken_is_a_409_problem(service: Service) -> None:
     assert (await service.http.patch("/api/tags/a", json={"name": "a"})).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["", " a", "a ", "a,b", "a/b", "a\x00", "a\nb", "x" * 101, None, 7])
+@pytest.mark.parametrize("name", ["", " a", "a ", "a,b", "a/b", ".", "..", "a\x00", "a\nb", "x" * 101, None, 7])
 async def test_a_name_that_no_tag_can_have_is_a_422_problem(service: Service, name: object) -> None:
     assert_problem(await service.http.post("/api/tags", json={"name": name}), 422, "name")
 
