@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sql.audit_threads import Found, conclude_listings, keep_listings, read_seen
 from sql.audit_turns import drop_unaudited, note_tried
+from sql.audit_unlisted import mark_unlisted
 from sql.audits import Findings, add_findings, put_coverage
 from sql.rows import Message
 
@@ -88,6 +89,9 @@ class Auditor:
         await keep_listings(connection, self._page_id, self._run_id, unended, found)
         await note_tried(connection, self._page_id, self._run_id, [thread_id for thread_id, _ in step.failed])
         if step.closes:
+            if step.listed_from is not None:
+                missing = await mark_unlisted(connection, self._page_id, step.listed_from)
+                await add_findings(connection, self._run_id, Findings(messages_missing=missing))
             await drop_unaudited(connection, self._page_id, self._run_id)
             await put_coverage(connection, self._page_id, self._run_id)
 

@@ -42,7 +42,7 @@ class Step(NamedTuple):
     """What there is to store. `unfinished` are threads to read on with, `ended` those to read no further.
 
     In an audit, `listings` are to be compared, and Graph shows nothing of threads that it `refused`; with the step that
-    `closes` it ends, whatever it has not read.
+    `closes` it ends, whatever it has not read. `listed_from` is when a list began that has come to its end.
     """
 
     rows: tuple[Row, ...] = ()
@@ -56,6 +56,7 @@ class Step(NamedTuple):
     listings: tuple[Listing, ...] = ()
     refused: tuple[str, ...] = ()
     closes: bool = False
+    listed_from: datetime | None = None
 
     def __add__(self, other: object) -> Step:
         """Put two steps into one."""
@@ -74,6 +75,7 @@ class Step(NamedTuple):
             self.listings + other.listings,
             self.refused + other.refused,
             self.closes or other.closes,
+            self.listed_from or other.listed_from,
         )
 
 

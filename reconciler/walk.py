@@ -36,18 +36,24 @@ LIST_RESTARTS = 3
 
 
 class Place(NamedTuple):
-    """Where the walk of the list stands: the cursor to what follows, how many old ones came in a row, the last time."""
+    """Where the walk of the list stands: the cursor to what follows, how many old ones came in a row, the last time.
+
+    `began` is when its first page was read (Graph's clock, a lower bound), whatever run that was in; `is_concluded`:
+    an audit has drawn its conclusions from the whole list.
+    """
 
     cursor: str | None = None
     is_done: bool = False
     old_in_a_row: int = 0
     last: datetime | None = None
     restarts: int = 0
+    began: datetime | None = None
+    is_concluded: bool = False
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> Place:
         """Read it from a checkpoint."""
-        return cls(**saved | {"last": _time(saved.get("last"))})
+        return cls(**saved | {"last": _time(saved.get("last")), "began": _time(saved.get("began"))})
 
 
 class Walk:
@@ -146,7 +152,7 @@ class Walk:
         if self._is_new:
             async with self._pool.acquire() as connection:
                 saved = await last_list_place(connection, self._run.page_id, self._run.id)
-            self._place = Place(saved["cursor"]) if saved else self._place
+            self._place = Place(saved["cursor"], began=_time(saved["began"])) if saved else self._place
 
     async def _prove_since(self) -> None:
         if not self._since.is_done and not self._share.is_spent(self._since.cost):
@@ -154,7 +160,9 @@ class Walk:
             await self._steps.store(Step())
 
     async def _close_audit(self) -> None:
-        await self._steps.store(Step(closes=True))
+        listed_from = self._place.began if self._place.is_done and not self._place.is_concluded else None
+        self._place = self._place._replace(is_concluded=self._place.is_done)
+        await self._steps.store(Step(closes=True, listed_from=listed_from))
 
     async def _list_page(self) -> None:
         try:
@@ -179,7 +187,7 @@ class Walk:
         }
         newest = max((node.updated_time for node in nodes), default=None)
         listed = Step(failed=tuple(unreadable), newest=newest)
-        await self._store(steps, listed, told.answer, self._after(nodes, cursor))
+        await self._store(steps, listed, told.answer, self._after(nodes, cursor, told.answer))
 
     def _restart_list(self, error: NotFound) -> None:
         """Walk the list anew: error 100 on a cursor says that it went stale; what is stored meets itself.
@@ -197,7 +205,7 @@ class Walk:
         self._place = Place(restarts=self._place.restarts + 1)
         self._cursors = Cursors()
 
-    def _after(self, nodes: list[ConversationNode], cursor: str | None) -> Place:
+    def _after(self, nodes: list[ConversationNode], cursor: str | None, answer: Answer) -> Place:
         """Where the walk stands after a page: old ones in a row are counted, and the order is checked."""
         old_in_a_row, last = self._place.old_in_a_row, self._place.last
         stop = self._goal.stop
@@ -209,7 +217,8 @@ class Walk:
             is_old = stop is not None and node.updated_time < stop
             old_in_a_row = old_in_a_row + 1 if is_old else 0
         may_stop = old_in_a_row >= STOP_AFTER and not self._steps.order_violated
-        return Place(cursor, cursor is None or may_stop, old_in_a_row, last, self._place.restarts)
+        began = answer.observed_at if self._place.cursor is None else self._place.began
+        return Place(cursor, cursor is None or may_stop, old_in_a_row, last, self._place.restarts, began)
 
     async def _store(self, steps: dict[str, Step], listed: Step, answer: Answer, after: Place) -> None:
         """Store a page of the list: in one step, or, when Postgres refuses a row, each conversation in its own."""
