@@ -6,14 +6,13 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import asyncpg
 import structlog
+
+from sql.errors import forget_values
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
-# httpx prints whole URLs at INFO; uvicorn's access log would hold the handshake's token, and every PSID asked for
-_QUIET = ("httpx", "httpcore", "apscheduler", "uvicorn.access", "sse_starlette")
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")
 
 
@@ -23,7 +22,7 @@ def configure_logging(level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_rows,
+        _without_values,
     ]
     if sys.stderr.isatty():
         # the plain traceback: the pretty one prints local variables, and tokens are among them
@@ -46,22 +45,21 @@ def configure_logging(level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    logging.basicConfig(handlers=[handler], level=number, force=True)
+    # Of libraries only warnings, whatever the level: httpx prints whole URLs at INFO, hpack the headers of HTTP/2 with
+    # their tokens at DEBUG, and uvicorn's access log would hold the handshake's token and every PSID asked for.
+    quiet = max(logging.WARNING, number)
+    logging.basicConfig(handlers=[handler], level=quiet, force=True)
     for name in _UVICORN:  # started without `serve`, it has brought handlers of its own
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, number))
+        logging.getLogger(name).setLevel(quiet if name == "uvicorn.access" else number)
 
 
-def _without_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take the details out of Postgres' errors before they are printed: they quote whole rows."""
+def _without_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take out of errors what they quote, before they are printed."""
     info = event.get("exc_info")
-    if not info:
-        return event
-    error = info[1] if isinstance(info, tuple) else info if isinstance(info, BaseException) else sys.exception()
-    while error is not None:
-        if isinstance(error, asyncpg.PostgresError):
-            error.detail = None
-        error = error.__cause__ or error.__context__
+    if info:
+        forget_values(
+            info[1] if isinstance(info, tuple) else info if isinstance(info, BaseException) else sys.exception()
+        )
     return event

@@ -48,7 +48,9 @@ class SettingsError(Exception):
 class DatabaseSettings(BaseSettings):
     """What it takes to reach the database; enough for commands that only need that."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr | None = Field(
         None, description="Postgres 15 or later; unset: an embedded Postgres in `DATA_DIR`"

@@ -13,6 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from reconciler.downtime import Heartbeat
 from reconciler.due import soon
 from sql.audits import enqueue_audits
+from sql.errors import forget_values
 from sql.pace import bring_forward, silent_pages
 from sql.sync_runs import enqueue_due
 
@@ -124,4 +125,5 @@ async def _run(job: Job) -> None:
     try:
         await job.run_once()
     except Exception as error:  # noqa: BLE001 - it fires again, whatever it was
+        forget_values(error)
         log.warning("job_failed", job=job.name, reason=f"{type(error).__name__}: {error}")

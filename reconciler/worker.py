@@ -19,7 +19,7 @@ from reconciler.planner import Planner
 from reconciler.tokens import TokenUnreadableError
 from reconciler.walk import Walk
 from sql.cooldowns import APP, cool_down, page_scope
-from sql.errors import StaleLease
+from sql.errors import StaleLease, describe
 from sql.leases import LEASE, claim_run, finish_run, put_off_run, release_page, renew_lease
 from sql.pages import mark_active, read_page, stop_page
 
@@ -134,7 +134,7 @@ class Worker:
             try:
                 run = await self._claim() if not self._closing else None
             except Exception as error:  # noqa: BLE001 - the database is away: the next `wake` finds out
-                log.warning("claim_failed", reason=_kind(error))
+                log.warning("claim_failed", reason=describe(error))
                 run = None
 
     async def _run_to_end(self, run: Run) -> None:
@@ -148,7 +148,7 @@ class Worker:
             raise
         except Exception as error:
             # the database went away, or a bug: the run is resumed in a while, but not for ever
-            reason = f"interrupted by {_kind(error)}"
+            reason = f"interrupted by {describe(error)}"
             if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
                 log.warning("run_interrupted", reason=reason)
             else:
@@ -238,7 +238,7 @@ class Worker:
             except Exception as error:
                 if time.monotonic() - renewed_at >= LEASE.total_seconds():
                     raise
-                log.warning("lease_not_renewed", reason=_kind(error))
+                log.warning("lease_not_renewed", reason=describe(error))
             else:
                 renewed_at = time.monotonic()
 
@@ -280,9 +280,3 @@ def _after_walk(run: Run, walk: Walk) -> Ending:
     if run.kind == "backfill":  # nobody tries them again for it
         return Ending("failed", f"{failed} conversations could not be read: ask for the backfill again")
     return Ending("succeeded", f"{failed} conversations could not be read: tried again next time")
-
-
-def _kind(error: Exception) -> str:
-    """Name an error without its text: Postgres' quotes values, which are what people wrote to each other."""
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} ({state})" if state else type(error).__name__

@@ -48,7 +48,8 @@ _RETRY = {"40P01", "40001", "55P03"}  # deadlock, serialization failure, lock no
 _AWAY = {"08", "53", "57", "58"}
 _QUERY_CANCELED = "57014"  # a statement_timeout: one query was too slow
 _READ_ONLY = "25006"  # a standby that is not promoted yet
-_SPLIT = {"21", "22", "23", "54"}  # cardinality, data, integrity, program limit: this data, not this moment
+_DATA = "22"
+_SPLIT = {"21", _DATA, "23", "54"}  # cardinality, data, integrity, program limit: this data, not this moment
 
 
 def refusal_of(error: BaseException) -> Refusal:
@@ -67,6 +68,25 @@ def describe(error: BaseException) -> str:
     """Name an error of a write without its detail lines: those quote values."""
     state = getattr(error, "sqlstate", None)
     return type(error).__name__ + (f" ({state})" if state else "")
+
+
+def forget_values(error: BaseException | None) -> None:
+    """Take the values that errors of Postgres quote out of an error and of those it came from, for a traceback.
+
+    A detail quotes whole rows; that a value was refused is said with the value, by the server and by asyncpg.
+    """
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+            if (error.sqlstate or "").startswith(_DATA):
+                error.args = ("a value was refused",)
+        elif isinstance(error, asyncpg_base.DataError):
+            error.args = ("a value could not be put on the wire",)
+            error.__cause__, error.__suppress_context__ = None, True
+        if isinstance(error, BaseExceptionGroup):
+            for one in error.exceptions:
+                forget_values(one)
+        error = error.__cause__ or error.__context__
 
 
 def is_away(error: BaseException) -> bool:

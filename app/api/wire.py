@@ -46,7 +46,7 @@ def _plain(value: object) -> Any:
 class Shape(BaseModel):
     """What a request holds; what it does not know is refused, so that a typing error is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class NoQuery(Shape):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import structlog
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from app.api.answers.facebook_requests import DeletionAnswer
@@ -32,6 +32,8 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class _Signed(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     signed_request: str = Field(description="`<signature>.<payload>`, both in base64url")
 
 

@@ -60,7 +60,7 @@ Flag = Annotated[bool, BeforeValidator(_is_true)]
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, frozen=True)
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True, frozen=True, hide_input_in_errors=True)
 
 
 class Party(_Shape):

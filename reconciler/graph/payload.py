@@ -18,11 +18,11 @@ def _graph_time(value: object) -> object:
     """Whole seconds with an offset without colon: 2021-07-23T09:28:50+0000."""
     if not isinstance(value, str):
         return value
-    at = datetime.fromisoformat(value)
     try:
+        at = datetime.fromisoformat(value)
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except OverflowError as error:  # the first or the last hours of all time
-        raise ValueError(str(error)) from error
+    except (ValueError, OverflowError):  # no time, or in the first or the last hours of all
+        raise ValueError("not a time") from None  # the error's own text quotes what was there
 
 
 def _or_nothing(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -40,7 +40,7 @@ Number = Annotated[Annotated[int, Field(ge=0, le=_LARGEST_COUNT)] | None, Lenien
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True, frozen=True, hide_input_in_errors=True)
 
 
 class Person(_Shape):

@@ -12,7 +12,7 @@ T = TypeVar("T")
 class Told(BaseModel):
     """What the service tells. A field that has no default is always there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Rows(Told, Generic[T]):
