@@ -1,12 +1,13 @@
 """How this Graph behaves where nobody could confirm how the real one does.
 
-The defaults grant nothing that is not documented (`since`, `reply_to`, exact counts), and none of the worst cases
-either (an order that is none, stubs, lag, short answers): those are for tests to switch on.
+The defaults grant nothing that is not documented (`since`, `reply_to`, exact counts, data as new as its Date), and
+none of the worst cases either (an order that is none, stubs, short answers): those are for tests to switch on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import isinf
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
@@ -32,8 +33,8 @@ class Behaviour:
     """After how long a cursor goes stale; None: never [1.3]."""
     twenty_newest: bool = False
     """Whether only the 20 newest messages of a conversation have details [2.3]."""
-    read_lag_seconds: float = 0.0
-    """How much older the data is than the answer's Date."""
+    read_lag_seconds: float = 5.0
+    """How much older the data is than the answer's Date: nobody measured it, and nobody promised that there is none."""
     max_limit: int = 500
     """A greater `limit` is cut to this [1.1]."""
     max_rows: int | None = 5_000
@@ -63,8 +64,11 @@ class Behaviour:
                 raise BehaviourError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         for name, least in (("read_lag_seconds", 0), ("cursor_seconds", 0), ("max_limit", 1), ("max_rows", 1)):
             value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise BehaviourError(f"{name} must be at least {least}, not {value}")
+            if value is not None and (not value >= least or isinf(value)):
+                raise BehaviourError(f"{name} must be a number of at least {least}, not {value}")
+
+
+SWITCHES = tuple(field.name for field in fields(Behaviour))
 
 
 def parse_behaviour(texts: Iterable[str]) -> Behaviour:
@@ -75,12 +79,11 @@ def parse_behaviour(texts: Iterable[str]) -> Behaviour:
 
     """
     hints = get_type_hints(Behaviour)
-    known = [field.name for field in fields(Behaviour)]
     given = {}
     for text in texts:
         name, sign, value = text.partition("=")
-        if name not in known or not sign:
-            raise BehaviourError(f"not a switch: {text}; it is NAME=VALUE, with one of {', '.join(known)}")
+        if name not in SWITCHES or not sign:
+            raise BehaviourError(f"not a switch: {text}; it is NAME=VALUE, with one of {', '.join(SWITCHES)}")
         given[name] = _value(name, hints[name], value)
     return Behaviour(**given)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 START_WITHIN_SECONDS = 60.0
 STOP_WITHIN_SECONDS = 40.0
 SYNC_INTERVAL_SECONDS = 3
-GRAPH_LAG_SECONDS = 1  # the simulated Graph shows at once what happened; the real one is given a minute
+GRAPH_LAG_SECONDS = 6  # the simulated Graph's data is 5 seconds old; the real one's is given a minute
 
 
 class DemoError(Exception):

@@ -145,7 +145,7 @@ class _Bench:
         self._graph = Graph(
             self._world,
             app_secret=APP_SECRET,
-            behaviour=Behaviour(has_reply_to=True),
+            behaviour=Behaviour(has_reply_to=True, read_lag_seconds=0),
             limits=Limits(calls_per_second=calls_per_second),
         )
         self._graph.hooks.append(self._count)

@@ -36,8 +36,8 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def behaviour(**switches: Any) -> Behaviour:
-    """A Graph that knows every field that is asked for."""
-    return Behaviour(has_reply_to=True, **switches)
+    """A Graph that knows every field that is asked for, and shows at once what happened."""
+    return Behaviour(has_reply_to=True, read_lag_seconds=0, **switches)
 
 
 async def cut_off(_request: object) -> None:
@@ -98,7 +98,7 @@ class Stage:
         self.graph = Graph(
             self.world,
             app_secret=SECRET,
-            behaviour=behaviour or Behaviour(has_reply_to=True, max_limit=page_rows),
+            behaviour=behaviour or Behaviour(has_reply_to=True, read_lag_seconds=0, max_limit=page_rows),
             faults=self.faults,
             limits=limits,
             hang=cut_off,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from simulator import Graph, TurnedClock, World
+from simulator import Behaviour, Graph, TurnedClock, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +25,8 @@ def world(clock: TurnedClock) -> World:
 
 @pytest.fixture
 def graph(world: World) -> Graph:
-    return Graph(world)
+    """A Graph that shows at once what happened, so that no test has to turn the clock before it looks."""
+    return Graph(world, behaviour=Behaviour(read_lag_seconds=0))
 
 
 class Caller:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
-from simulator import Behaviour
+from simulator import Behaviour, Graph
+from tests.simulator.conftest import Caller
 
 if TYPE_CHECKING:
-    from simulator import Graph, TurnedClock
-    from tests.simulator.conftest import Caller
+    from simulator import TurnedClock, World
 
 
 def since(graph: Graph) -> str:
@@ -107,6 +108,34 @@ async def test_with_the_rule_of_the_twenty_newest_older_ones_are_stubs(call: Cal
     assert len(rows) == thread.past + 25 - sum(thread.base(n).is_gone for n in range(thread.past))
     assert "deleted" in (await call.error(rows[20]["id"], fields="message"))["message"]
     assert (await call.json(rows[19]["id"], fields="message"))["message"] == "text 5"
+
+
+def test_the_defaults_promise_nothing_that_meta_does_not(world: World) -> None:
+    assert Graph(world).behaviour == Behaviour(
+        since="ignored",
+        read_lag_seconds=5,
+        has_reply_to=False,
+        counts_are_estimates=True,
+        order="newest_first",
+        cursors="position",
+        cursor_seconds=None,
+        twenty_newest=False,
+        short_pages=0,
+        hides_media=0,
+    )
+
+
+async def test_unless_told_otherwise_what_happened_is_shown_five_seconds_later(
+    world: World, clock: TurnedClock
+) -> None:
+    graph = Graph(world)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(graph.app), base_url="https://graph.test") as http:
+        call = Caller(graph, http)
+        mid = world.person_sends(call.page.id)[0].mid
+        clock.advance(4.9)
+        assert (await call.error(f"{mid}"))["error_subcode"] == 33
+        clock.advance(0.1)
+        assert (await call.json(f"{mid}"))["id"] == mid
 
 
 async def test_the_data_can_lag_behind_its_date(call: Caller, graph: Graph, clock: TurnedClock) -> None:
