@@ -35,6 +35,7 @@ KNOWN = {
     "old_version": "answered by another version than asked for",
     "bump": "after a call of the list, a conversation far down it gets a message",
 }
+# of those that have one
 _DEFAULT_VALUE = {"latency": 0.2, "token_dead": 463, "throttled": 5}
 _SPEC = re.compile(
     r"(?P<name>\w+)(:(?P<probability>[0-9.]+))?(@(?P<value>[0-9.]+))?(#(?P<first>\d+)(x(?P<times>\d+))?)?"
@@ -72,6 +73,8 @@ class Fault:
             raise FaultError(f"{self.name}: the probability must be from 0 to 1, not {self.probability}")
         if self.first < 1 or (self.times is not None and self.times < 1):
             raise FaultError(f"{self.name}: calls are counted from 1")
+        if self.value is not None and self.name not in _DEFAULT_VALUE:
+            raise FaultError(f"{self.name} has no value; only {', '.join(_DEFAULT_VALUE)} have one")
         if self.value is not None and not 0 <= self.value < 1e6:
             raise FaultError(f"{self.name}: the value must be from 0 to 999999, not {self.value}")
 

@@ -57,9 +57,9 @@ class Graph:
     """The Graph API of a world; `app` is what a server runs.
 
     `app_secret` None: `appsecret_proof` is not looked at; else a wrong one is an error, and a missing one too unless
-    `requires_proof` is false. `limits` None: nothing is enforced. `calls` holds the newest 100,000 calls; `hooks` are
-    run after each call is answered, so that a test can change the world in the midst of a walk. `sleep` and `hang` are
-    how latency and timeouts are waited for.
+    `requires_proof` is false. `limits` None: nothing is enforced. `calls` holds the newest 100,000 calls, `answered`
+    counts all; `hooks` are run after each call is answered, so that a test can change the world in the midst of a walk.
+    `sleep` and `hang` are how latency and timeouts are waited for.
     """
 
     def __init__(
@@ -78,8 +78,9 @@ class Graph:
         self.world, self.app_id, self.app_secret, self.requires_proof = world, app_id, app_secret, requires_proof
         self.behaviour = behaviour or Behaviour()
         self.faults = faults or Faults(seed=world.seed)
-        self.usage = Usage(limits)
+        self.usage = Usage(limits, world.people)
         self.calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
+        self.answered = 0
         self.hooks: list[Callable[[Call], Awaitable[None] | None]] = []
         self._sleep, self._hang = sleep, hang
         self._tokens: dict[str, Page] = {}
@@ -165,6 +166,7 @@ class Graph:
         shown = {name: value for name, value in params.items() if name not in _SECRETS}
         call = Call(page.id if page else None, method, path, shown, status, code)
         self.calls.append(call)
+        self.answered += 1
         if "bump" in trouble.names and page is not None and path.endswith("/conversations"):
             self._bump(page)
         for hook in list(self.hooks):

@@ -77,6 +77,10 @@ class Places:
             raise WorldError(f"no Page {page_id} in this world")
         return page
 
+    def people(self, page_id: str) -> int:
+        """How many people a Page has, those included who did not write yet."""
+        return self._people[self.page(page_id).number]
+
     def find_thread(self, thread_id: str) -> Thread | None:
         """The conversation with this thread id."""
         return self._thread_at(self.ids.find_thread(thread_id))

@@ -7,6 +7,7 @@ an hour the Page is unsubscribed. Assumed: three more tries at once, then after 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -70,6 +71,15 @@ class SenderError(ValueError):
     """An option out of its range; the text names it."""
 
 
+def is_web_address(text: str) -> bool:
+    """Whether something can be posted to this."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
+
+
 @dataclass(slots=True)
 class Sender:
     """Posts items to `url`.
@@ -79,7 +89,8 @@ class Sender:
     `concurrency` deliveries are under way at once; 1 keeps the order. `now` is the clock of retries and alerts: unless
     given, the world's, else the real one. With a `world`, only what its Pages are subscribed to is sent, and a Page
     that fails for an hour loses its subscription.
-    `on_acknowledged` is told each item of a delivery that got its 200; `withheld_items` are those that were lost.
+    `on_acknowledged` is told each item of a delivery that got its 200; `withheld_items` are those that were lost;
+    `failures` counts tries that failed, by what was the matter.
     """
 
     http: httpx.AsyncClient
@@ -98,6 +109,7 @@ class Sender:
     counts: Counts = field(default_factory=Counts)
     alerts: list[Alert] = field(default_factory=list)
     withheld_items: list[Item] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
     _held: list[tuple[int, Item]] = field(default_factory=list)
     _pending: list[_Pending] = field(default_factory=list)
     _failing_since: dict[str, float] = field(default_factory=dict)
@@ -121,6 +133,8 @@ class Sender:
             raise SenderError(f"concurrency must be at least 1, not {self.concurrency}")
         if not self.app_secret:
             raise SenderError("app_secret is empty: nothing could be signed")
+        if not is_web_address(self.url):
+            raise SenderError(f"webhooks go to an address such as http://127.0.0.1:8000/webhook, not to {self.url}")
         self._dice = Dice(self.seed, 5)
         self._now = self.now or (self.world.now if self.world is not None else real_now)
         self._slots = asyncio.Semaphore(self.concurrency)
@@ -160,6 +174,14 @@ class Sender:
         self._held.clear()
         await self._send_all(ready)
 
+    async def burst(self, items: Sequence[Item]) -> None:
+        """Deliver items, 1,000 entries at a time, as in a rush: none is withheld or held back."""
+        ready = [item for item in items if self._is_subscribed(item)]
+        self.counts.items += len(items)
+        self.counts.unsubscribed += len(items) - len(ready)
+        for n in range(0, len(ready), MAX_BATCH):
+            await self.deliver(ready[n : n + MAX_BATCH], share_entries=False)
+
     def _released(self) -> list[Item]:
         self._held = [(turns - 1, item) for turns, item in self._held]
         ready = [item for turns, item in self._held if turns <= 0]
@@ -180,12 +202,14 @@ class Sender:
         else:
             await asyncio.gather(*(self.deliver(batch) for batch in plan))
 
-    async def deliver(self, items: Sequence[Item]) -> bool:
+    async def deliver(self, items: Sequence[Item], *, share_entries: bool | None = None) -> bool:
         """Post items as one delivery, a few times at once if need be; True when it was acknowledged.
 
-        One that was not waits for `retry_due`.
+        One that was not waits for `retry_due`. Neighbours of one Page share an entry, if `share_entries`; by chance, if
+        nothing is said of it.
         """
-        share_entries = self._dice.chance(0.5)
+        if share_entries is None:
+            share_entries = self._dice.chance(0.5)
         async with self._slots:
             for _ in range(TRIES_AT_ONCE):
                 if await self._post(items, share_entries=share_entries):
@@ -241,12 +265,16 @@ class Sender:
         try:
             async with asyncio.timeout(self.deadline):
                 response = await self.http.post(self.url, content=body, headers=headers)
-        except (httpx.HTTPError, TimeoutError):
-            self.counts.failed += 1
-            return False
-        if response.status_code == 200:
-            return True
+        except (TimeoutError, httpx.TimeoutException):
+            failure = f"no answer within {self.deadline:g} seconds"
+        except httpx.HTTPError as error:
+            failure = type(error).__name__
+        else:
+            if response.status_code == 200:
+                return True
+            failure = f"HTTP {response.status_code}"
         self.counts.failed += 1
+        self.failures[failure] += 1
         return False
 
     def _is_subscribed(self, item: Item) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+END_WITHIN_SECONDS = 1  # for calls that are under way: one that gets its answer late or never holds up nothing
 
 
 class _Server(uvicorn.Server):
@@ -29,8 +32,19 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> AsyncI
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(1024)
+
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            with suppress(asyncio.CancelledError):  # by the end, when nobody listens any more
+                await app(scope, receive, send)
+
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, date_header=False, server_header=False
+            answer,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=2 * END_WITHIN_SECONDS,
         )
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -38,4 +52,7 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> AsyncI
             yield f"http://{host}:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
+            await asyncio.wait([task], timeout=END_WITHIN_SECONDS)
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
             await task

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import orjson
 
 from simulator.graph_errors import throttled, too_many_calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DAY = 86_400.0
 
@@ -17,14 +21,15 @@ _DAY = 86_400.0
 class Limits:
     """What is enforced. `None` for a limit that is not.
 
-    `calls_per_second` per Page, with room for `burst` calls at once; `daily_calls` per Page in a rolling 24 hours
-    (Meta's is 200 for each person whom the Page can message). While a Page is throttled, each further call adds
-    `penalty_minutes` to the time until it is let in again.
+    `calls_per_second` per Page, with room for `burst` calls at once; `daily_calls` per Page in a rolling 24 hours, or
+    `daily_calls_per_person` for each person who has a conversation with it (Meta's is 200). While a Page is throttled,
+    each further call adds `penalty_minutes` to the time until it is let in again.
     """
 
     calls_per_second: float | None = 2.0
     burst: int = 4
     daily_calls: int | None = None
+    daily_calls_per_person: int | None = None
     penalty_minutes: float = 1.0
     header_from_percent: float = 1.0
 
@@ -35,12 +40,12 @@ class Limits:
             ValueError: it names the limit.
 
         """
-        if self.calls_per_second is not None and self.calls_per_second <= 0:
+        if self.calls_per_second is not None and not 0 < self.calls_per_second < math.inf:
             raise ValueError(f"calls_per_second must be more than 0, not {self.calls_per_second}")
-        if self.burst < 1:
-            raise ValueError(f"burst must be at least 1, not {self.burst}")
-        if self.daily_calls is not None and self.daily_calls < 1:
-            raise ValueError(f"daily_calls must be at least 1, not {self.daily_calls}")
+        for name in ("burst", "daily_calls", "daily_calls_per_person"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 @dataclass(slots=True)
@@ -52,10 +57,10 @@ class _Used:
 
 
 class Usage:
-    """Counts the calls of each Page. Times are epoch seconds."""
+    """Counts the calls of each Page. Times are epoch seconds; `people` tells how many there are to a Page."""
 
-    def __init__(self, limits: Limits | None) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits | None, people: Callable[[str], int]) -> None:
+        self.limits, self._people = limits, people
         self._pages: dict[str, _Used] = {}
 
     def count(self, page_id: str, now: float, *, calls: int = 1, is_conversations: bool) -> None:
@@ -74,7 +79,8 @@ class Usage:
             # Meta: each call made while throttled adds to the count (3.2)
             used.throttled_until += limits.penalty_minutes * 60 * calls
             raise throttled()
-        if limits.daily_calls is not None and sum(n for _, n in used.hours) > limits.daily_calls:
+        daily = self._daily(page_id)
+        if daily is not None and sum(n for _, n in used.hours) > daily:
             used.throttled_until = max(used.hours[0][0] + _DAY, now + 60)
             raise throttled()
         if limits.calls_per_second is not None and is_conversations:
@@ -83,6 +89,12 @@ class Usage:
             if used.tokens < 1:
                 raise too_many_calls()
             used.tokens -= calls
+
+    def _daily(self, page_id: str) -> int | None:
+        limits = self.limits
+        if limits is None or limits.daily_calls is not None or limits.daily_calls_per_person is None:
+            return limits.daily_calls if limits is not None else None
+        return limits.daily_calls_per_person * max(1, self._people(page_id))
 
     @staticmethod
     def _count_hours(used: _Used, now: float, calls: int) -> None:
@@ -95,10 +107,10 @@ class Usage:
 
     def headers(self, page_id: str, now: float) -> dict[str, str]:
         """Return the usage headers: percent; none until enough calls were made."""
-        used, limits = self._pages.get(page_id), self.limits
-        if used is None or limits is None or limits.daily_calls is None:
+        used, limits, daily = self._pages.get(page_id), self.limits, self._daily(page_id)
+        if used is None or limits is None or daily is None:
             return {}
-        percent = sum(n for _, n in used.hours) * 100 / limits.daily_calls
+        percent = sum(n for _, n in used.hours) * 100 / daily
         if percent < limits.header_from_percent:
             return {}
         regain = max(0, math.ceil((used.throttled_until - now) / 60))

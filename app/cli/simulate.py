@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import httpx
 import typer
@@ -24,15 +24,20 @@ from simulator import (
     parse_behaviour,
     serving,
 )
+from simulator.behaviour import SWITCHES
+from simulator.faults import KNOWN
+from simulator.sender import MAX_BATCH, is_web_address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     from simulator import Behaviour, Item
 
 TURN_SECONDS = 0.1
 POSTS_AT_ONCE = 8
 PER_PAGE = 2.0  # Meta's limit on its Conversations API, calls a second
+PER_PERSON = 200  # Meta's limit for Messenger, calls in 24 hours
+END_WITHIN_SECONDS = 1.0  # for deliveries that are under way
 
 
 class SimulateError(Exception):
@@ -53,6 +58,7 @@ class Plan(NamedTuple):
     repeat: float
     reorder: float
     batch: int
+    burst_every: float | None
     seed: int
 
 
@@ -76,18 +82,33 @@ def simulate(
     withhold: Annotated[float, typer.Option(min=0, max=1, help="share of webhook items that are lost")] = 0.0,
     repeat: Annotated[float, typer.Option(min=0, max=1, help="share of deliveries that come twice")] = 0.0,
     reorder: Annotated[float, typer.Option(min=0, max=1, help="share of items that come late, out of order")] = 0.0,
-    batch: Annotated[int, typer.Option(min=1, max=1000, help="most items of one delivery")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="most items of one delivery")] = 1,
+    burst_every: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=1e6, help=f"seconds; then {MAX_BATCH} things happen at once"),
+    ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:PROBABILITY][@VALUE][#FIRST[xTIMES]]", help="what goes wrong in Graph; repeat it"),
+        typer.Option(
+            metavar="NAME[:PROBABILITY][@VALUE][#FIRST[xTIMES]]",
+            help=f"what goes wrong in Graph; repeat it; of {', '.join(KNOWN)}",
+        ),
     ] = None,
     behave: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="what Graph does where nobody could confirm it; repeat it"),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help=f"what Graph does where nobody could confirm it; repeat it; of {', '.join(SWITCHES)}",
+        ),
     ] = None,
-    calls_per_second: Annotated[float, typer.Option(min=0, help="that each Page is allowed; 0: any number")] = PER_PAGE,
+    calls_per_second: Annotated[
+        float, typer.Option(min=0, max=1e6, help="that each Page is allowed; 0: any number")
+    ] = PER_PAGE,
     daily_calls: Annotated[
-        int | None, typer.Option(min=1, help="that each Page is allowed; any number without")
+        int | None,
+        typer.Option(
+            min=0, help=f"that each Page is allowed in 24 hours; 0: any number; without: {PER_PERSON} a person, as Meta"
+        ),
     ] = None,
     require_proof: Annotated[  # noqa: FBT002 - typer makes a flag of it
         bool, typer.Option("--require-proof", help="refuse calls without appsecret_proof, as an app's setting does")
@@ -97,18 +118,38 @@ def simulate(
     secret = app_secret.split(",")[0].strip() if app_secret else None
     if not secret and (webhooks is not None or require_proof):
         raise typer.BadParameter("--webhooks and --require-proof need --app-secret: nothing can be signed without it")
+    if webhooks is None and (withhold or repeat or reorder or batch > 1 or burst_every):
+        raise typer.BadParameter("--withhold, --repeat, --reorder, --batch and --burst-every need --webhooks")
     try:
         behaviour: Behaviour = parse_behaviour(behave or ())
         faults = Faults(fault or (), seed)
-        limits = Limits(calls_per_second=calls_per_second or None, daily_calls=daily_calls)
     except (BehaviourError, FaultError) as error:
         raise typer.BadParameter(str(error)) from None
+    if webhooks is not None and not is_web_address(webhooks):
+        raise typer.BadParameter(f"--webhooks is an address such as http://127.0.0.1:8000/webhook, not {webhooks}")
+    limits = Limits(
+        calls_per_second=calls_per_second or None,
+        daily_calls=daily_calls or None,
+        daily_calls_per_person=PER_PERSON if daily_calls is None else None,
+    )
     world = World(seed, pages=pages, conversations_per_page=conversations, messages_per_conversation=messages)
     graph = Graph(
         world, app_secret=secret, requires_proof=require_proof, behaviour=behaviour, faults=faults, limits=limits
     )
     plan = Plan(
-        graph, host, port, rate, webhooks, secret, verify_token, withhold, repeat, reorder, batch=batch, seed=seed
+        graph,
+        host,
+        port,
+        rate,
+        webhooks,
+        secret,
+        verify_token,
+        withhold,
+        repeat,
+        reorder,
+        batch=batch,
+        burst_every=burst_every,
+        seed=seed,
     )
     asyncio.run(_run(plan))
 
@@ -151,8 +192,8 @@ async def _sender(plan: Plan, stop: asyncio.Event) -> AsyncIterator[Sender | Non
         try:
             yield sender
         finally:
-            stop.set()
-            await retrying
+            retrying.cancel()
+            await asyncio.wait([retrying])
 
 
 async def _shake_hands(sender: Sender, verify_token: str, url: str) -> None:
@@ -167,24 +208,62 @@ async def _shake_hands(sender: Sender, verify_token: str, url: str) -> None:
 async def _live(plan: Plan, sender: Sender | None, stop: asyncio.Event) -> None:
     """Let things happen at the rate asked for, whether or not their webhooks find an end."""
     life = Life(plan.graph.world, seed=plan.seed)
-    began, happened, told = time.monotonic(), 0, 0
+    began, happened, bursts = time.monotonic(), 0, 0
+    news = _News(sender)
     posts: set[asyncio.Task[None]] = set()
+
+    def post(sending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(sending)
+        posts.add(task)
+        task.add_done_callback(posts.discard)
+
     while not stop.is_set():
-        due = int((time.monotonic() - began) * plan.rate) - happened
+        passed = time.monotonic() - began
+        due = int(passed * plan.rate) - happened
         items: list[Item] = [item for _ in range(due) for item in life.happen()]
         happened += due
         if sender is not None and items:
-            post = asyncio.create_task(sender.send(items))
-            posts.add(post)
-            post.add_done_callback(posts.discard)
-        for alert in sender.alerts[told:] if sender is not None else ():
-            console.print(f"alert: webhooks of Page {alert.page_id} are {alert.kind}", markup=False)
-            told += 1
+            post(sender.send(items))
+        if sender is not None and plan.burst_every is not None and passed >= (bursts + 1) * plan.burst_every:
+            post(sender.burst([item for _ in range(MAX_BATCH) for item in life.happen()]))
+            bursts = int(passed / plan.burst_every)
+        news.tell()
         try:
             await asyncio.wait_for(stop.wait(), TURN_SECONDS)
         except TimeoutError:
             continue
-    await asyncio.gather(*posts)
+    await _end(posts)
+
+
+async def _end(posts: set[asyncio.Task[None]]) -> None:
+    """Let deliveries end that can, and give up those to somebody who does not answer."""
+    if not posts:
+        return
+    _, waiting = await asyncio.wait(set(posts), timeout=END_WITHIN_SECONDS)
+    for post in waiting:
+        post.cancel()
+    if waiting:
+        await asyncio.wait(waiting)
+
+
+class _News:
+    """What a user should know at once: why deliveries fail, each reason once, and what Meta would tell."""
+
+    def __init__(self, sender: Sender | None) -> None:
+        self._sender = sender
+        self._failures: set[str] = set()
+        self._alerts = 0
+
+    def tell(self) -> None:
+        """Say what is new."""
+        if self._sender is None:
+            return
+        for failure in self._sender.failures.keys() - self._failures:
+            console.print(f"webhooks fail: {failure}; they are tried again", markup=False)
+            self._failures.add(failure)
+        for alert in self._sender.alerts[self._alerts :]:
+            console.print(f"alert: webhooks of Page {alert.page_id} are {alert.kind}", markup=False)
+            self._alerts += 1
 
 
 def _introduce(plan: Plan, url: str) -> None:
@@ -207,15 +286,15 @@ def _introduce(plan: Plan, url: str) -> None:
 
 
 def _conclude(plan: Plan, sender: Sender | None) -> None:
-    console.out(f"\n{len(plan.graph.calls)} calls of the Graph API" + _went_wrong(plan.graph.faults.happened))
+    console.out(f"\n{plan.graph.answered} calls of the Graph API" + _went_wrong(plan.graph.faults.happened))
     if sender is not None:
         c = sender.counts
         console.out(
             f"{c.items} webhook items: {c.acknowledged} acknowledged, {c.withheld} withheld, "
             f"{c.reordered} out of order, {c.unsubscribed} not subscribed to; {c.posted} posts, "
-            f"{c.repeated} repeated, {c.failed} failed, {sender.pending} still waiting"
+            f"{c.repeated} repeated, {c.failed} failed, {sender.pending} still waiting" + _went_wrong(sender.failures)
         )
 
 
-def _went_wrong(happened: dict[str, int]) -> str:
+def _went_wrong(happened: Mapping[str, int]) -> str:
     return "; " + ", ".join(f"{name} {count}" for name, count in sorted(happened.items())) if happened else ""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
-from simulator import Behaviour, BehaviourError, parse_behaviour
+from simulator import Behaviour, BehaviourError, parse_behaviour, serving
 from sql.pool import connect
-from tests.app.process import process
+from tests.app.process import WITHIN_SECONDS, process
 from tests.app.service import APP_SECRET, VERIFY_TOKEN, running, served, settings_for
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from starlette.requests import Request
 
 SIMULATE = ("-m", "app.cli.main", "simulate", "--port", "0")
 
@@ -63,6 +71,62 @@ async def test_its_webhooks_reach_the_service_and_its_losses_and_faults_are_told
     assert re.search(r"[1-9]\d* repeated, 0 failed", simulated.output)
 
 
+async def test_a_burst_comes_as_one_delivery_of_a_thousand_entries(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    burst = asyncio.Event()
+
+    async def receive(request: Request) -> PlainTextResponse:
+        sizes.append(len(json.loads(await request.body())["entry"]))
+        if sizes[-1] == 1000:
+            burst.set()
+        return PlainTextResponse("EVENT_RECEIVED")
+
+    async with serving(Starlette(routes=[Route("/hook", receive, methods=["POST"])])) as url:
+        arguments = (*SIMULATE, "--webhooks", f"{url}/hook", "--app-secret", "s", "--burst-every", "0.5")
+        async with process(tmp_path, *arguments, FACEBOOK_VERIFY_TOKEN=None) as simulated:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                await burst.wait()
+            assert await simulated.stop() == 0
+    assert set(sizes) <= {1, 1000}
+
+
+async def test_it_says_why_webhooks_fail_and_ends_at_once_while_nobody_answers_them(tmp_path: Path) -> None:
+    answers = ["HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"] * 4  # then none at all
+    left_alone = asyncio.Event()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"}]}]}"):
+                if not answers:
+                    left_alone.set()
+                    continue
+                writer.write(answers.pop().encode())
+        writer.close()
+
+    server = await asyncio.start_server(receive, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        arguments = (*SIMULATE, "--webhooks", url, "--app-secret", "s", "--rate", "200")
+        async with process(tmp_path, *arguments, FACEBOOK_VERIFY_TOKEN=None) as simulated:
+            await simulated.said("webhooks fail: HTTP 503; they are tried again")
+            await left_alone.wait()
+            assert await simulated.stop() == 0
+    assert simulated.output.count("webhooks fail: HTTP 503") == 1
+    assert re.search(r"[1-9]\d* failed, \d+ still waiting; .*HTTP 503 [1-4]", simulated.output)
+
+
+async def test_a_page_is_allowed_two_hundred_calls_a_day_for_each_of_its_people(tmp_path: Path) -> None:
+    async with process(tmp_path, *SIMULATE, "--conversations", "2", "--rate", "0") as simulated:
+        url = (await simulated.said(r"Graph API: (\S+)"))[1]
+        token = (await simulated.said(r"  token (\S+)"))[1]
+        async with httpx.AsyncClient(base_url=url) as http:
+            answers = [await http.get("/v26.0/me", params={"access_token": token}) for _ in range(401)]
+    assert [answer.status_code for answer in answers] == [200] * 400 + [400]
+    assert answers[-1].json()["error"]["code"] == 80006
+    (usage,) = json.loads(answers[199].headers["x-business-use-case-usage"]).values()
+    assert (usage[0]["type"], usage[0]["call_count"]) == ("messenger", 50)
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -77,6 +141,16 @@ async def test_its_webhooks_reach_the_service_and_its_losses_and_faults_are_told
         (("--rate", "-1"), "greater than or equal to 0"),
         (("--batch", "1001"), "less than or equal to 1000"),
         (("--webhooks", "http://127.0.0.1:1/webhook"), "need --app-secret"),
+        (("--webhooks", "nonsense", "--app-secret", "s"), "such as http://127.0.0.1:8000/webhook, not nonsense"),
+        (("--webhooks", "http://[::1", "--app-secret", "s"), "such as http://127.0.0.1:8000/webhook, not http://[::1"),
+        (("--withhold", "0.1"), "--withhold, --repeat, --reorder, --batch and --burst-every need --webhooks"),
+        (("--rate", "nan"), "less than or equal to 1000"),
+        (("--calls-per-second", "inf"), "less than or equal to"),
+        (("--burst-every", "0"), "greater than or equal to 0.1"),
+        (("--daily-calls", "-1"), "greater than or equal to 0"),
+        (("--fault", "html@3"), "html has no value; only latency, token_dead, throttled have one"),
+        (("--behave", "read_lag_seconds=inf"), "read_lag_seconds must be a number of at least 0, not inf"),
+        (("--behave", "cursor_seconds=nan"), "cursor_seconds must be a number of at least 0, not nan"),
     ],
 )
 async def test_a_flag_that_cannot_be_is_told_and_nothing_starts(

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -140,7 +141,9 @@ def test_an_unknown_fault_is_refused_with_the_list_of_known_ones() -> None:
     assert all(name in str(refused.value) for name in ("gremlins", *KNOWN))
 
 
-@pytest.mark.parametrize("text", ["", "http_500:2", "http_500:x", "http_500#0", "http_500#1x0", "latency@1e9", "a b"])
+@pytest.mark.parametrize(
+    "text", ["", "http_500:2", "http_500:x", "http_500#0", "http_500#1x0", "latency@1e9", "a b", "html@3"]
+)
 def test_a_fault_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(FaultError):
         parse_fault(text)
@@ -209,8 +212,44 @@ async def test_the_days_calls_are_told_used_up_and_come_back(limited: Caller, cl
     await limited.json("me")
 
 
-@pytest.mark.parametrize(("name", "value"), [("calls_per_second", 0), ("burst", 0), ("daily_calls", 0)])
-def test_a_limit_out_of_range_is_refused_by_name(name: str, value: int) -> None:
-    numbers: dict[str, int] = {name: value}
+async def test_usage_falls_as_calls_become_a_day_old(limited: Caller, clock: TurnedClock) -> None:
+    async def told() -> int:
+        usage = json.loads((await limited.get("me")).headers["x-business-use-case-usage"])
+        return int(usage[limited.page.id][0]["call_count"])
+
+    rising = [await told() for _ in range(40)]
+    clock.advance(12 * 3600)
+    rising += [await told() for _ in range(20)]
+    assert rising == list(range(1, 61))
+    clock.advance(12.5 * 3600)
+    assert await told() == 21
+    clock.advance(12 * 3600)
+    assert await told() == 2
+
+
+async def test_the_days_calls_can_depend_on_how_many_people_a_page_has(world: World) -> None:
+    graph = Graph(world, limits=Limits(daily_calls_per_person=2))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(graph.app), base_url="https://graph.test") as http:
+        call = Caller(graph, http)
+        for _ in range(120):  # there are 60
+            await call.json("me")
+        world.new_person(call.page.id)
+        for _ in range(2):
+            await call.json("me")
+        assert (await call.error("me"))["code"] == 80006
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("calls_per_second", 0),
+        ("calls_per_second", math.nan),
+        ("burst", 0),
+        ("daily_calls", 0),
+        ("daily_calls_per_person", 0),
+    ],
+)
+def test_a_limit_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    numbers: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=name):
         Limits(**numbers)

@@ -136,6 +136,19 @@ def test_entries_of_one_page_and_list_may_be_shared(world: World) -> None:
     assert len(envelope(items, 1)["entry"]) == 4
 
 
+async def test_a_burst_is_told_in_deliveries_of_a_thousand_entries_whatever_the_batch(
+    world: World, endpoint: Endpoint
+) -> None:
+    items = happenings(world, 1500)
+    sender = sender_to(endpoint, world=world, withhold=1, batch=2)
+    await sender.burst(items)
+    assert [len(json.loads(body)["entry"]) for body in endpoint.bodies] == [1000, 500]
+    assert endpoint.values() == [item.value for item in items]
+    world.pages[0].subscribed_fields = None
+    await sender.burst(items)
+    assert sender.counts.unsubscribed == sum(item.page_id == world.pages[0].id for item in items)
+
+
 async def test_withheld_items_never_arrive_and_all_others_do(world: World, endpoint: Endpoint) -> None:
     items = happenings(world, 500)
     sender = sender_to(endpoint, withhold=0.1)
@@ -193,6 +206,7 @@ async def test_a_failed_delivery_is_tried_again_at_once(world: World, endpoint: 
     sender = sender_to(endpoint)
     assert await sender.deliver(happenings(world, 2))
     assert (sender.counts.posted, sender.counts.failed, sender.counts.acknowledged) == (4, 3, 2)
+    assert sender.failures == {"HTTP 500": 1, "HTTP 403": 1, "HTTP 503": 1}
 
 
 async def test_a_delivery_that_keeps_failing_is_tried_ever_later(
@@ -225,7 +239,7 @@ async def test_an_endpoint_that_takes_five_seconds_has_failed(world: World) -> N
     sender = Sender(http, URL, SECRET, deadline=0.01)
     assert sender.deadline != Sender(http, URL, SECRET).deadline == 5.0
     assert not await sender.deliver(happenings(world, 1))
-    assert sender.counts.failed == 4
+    assert sender.failures == {"no answer within 0.01 seconds": 4}
 
 
 async def test_a_page_that_fails_for_an_hour_is_unsubscribed_after_an_alert_at_15_minutes(
@@ -311,6 +325,12 @@ async def test_the_retry_loop_runs_until_told_to_stop(world: World, endpoint: En
 def test_an_option_out_of_range_is_refused_by_name(endpoint: Endpoint, option: str, value: float) -> None:
     with pytest.raises(SenderError, match=option):
         sender_to(endpoint, **{option: value})
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://mirror.test/webhook", "http://", "http://[::1", "/webhook"])
+def test_an_address_that_nothing_can_be_posted_to_is_refused(url: str) -> None:
+    with pytest.raises(SenderError, match="such as http://127"):
+        Sender(httpx.AsyncClient(), url, SECRET)
 
 
 def test_without_a_secret_nothing_can_be_signed() -> None:

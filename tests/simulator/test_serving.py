@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from simulator import Graph, serving
+from simulator import Faults, Graph, serving
+from simulator.graph import hang_until_the_client_leaves
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from simulator import TurnedClock, World
 
 
@@ -37,6 +41,36 @@ async def test_a_call_that_times_out_is_never_answered(world: World) -> None:
         with pytest.raises(httpx.ReadTimeout):
             await http.get("/v26.0/me", params=query, timeout=httpx.Timeout(30, read=0.05))
         assert (await http.get("/v26.0/me", params=query)).status_code == 200
+
+
+async def test_a_call_that_is_never_answered_does_not_hold_up_the_end(world: World) -> None:
+    hung, query = asyncio.Event(), {"access_token": world.pages[0].access_token}
+
+    async def hang(request: Request) -> None:
+        hung.set()
+        await hang_until_the_client_leaves(request)
+
+    graph = Graph(world, faults=Faults(["timeout"]), hang=hang)
+    async with httpx.AsyncClient(timeout=None) as http, serving(graph.app) as url:
+        call = asyncio.create_task(http.get(f"{url}/me", params=query))
+        await hung.wait()
+    with pytest.raises(httpx.TransportError):
+        await call
+
+
+async def test_a_call_that_is_answered_late_does_not_hold_up_the_end(world: World) -> None:
+    asleep, query = asyncio.Event(), {"access_token": world.pages[0].access_token}
+
+    async def sleep(_seconds: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    graph = Graph(world, faults=Faults(["latency@9999"]), sleep=sleep)
+    async with httpx.AsyncClient(timeout=None) as http, serving(graph.app) as url:
+        call = asyncio.create_task(http.get(f"{url}/me", params=query))
+        await asleep.wait()
+    with pytest.raises(httpx.TransportError):
+        await call
 
 
 async def test_a_port_that_is_taken_is_an_error(graph: Graph) -> None:
