@@ -69,6 +69,8 @@ def debug_token(
         return {"data": {"error": error, "is_valid": False, "scopes": []}}
     data |= {"type": "USER", "is_valid": True, "expires_at": 0, "user_id": "10215241773831025"}
     data["data_access_expires_at"] = int(world.now().timestamp()) + 90 * 86_400
+    targets = [page.id] if page is not None else [page.id for page in world.pages]
+    data["granular_scopes"] = [{"scope": scope, "target_ids": targets} for scope in _SCOPES]
     if page is not None:
         data |= {"type": "PAGE", "profile_id": page.id}
         if page.dead_token is not None:

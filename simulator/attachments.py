@@ -174,7 +174,8 @@ def graph_node(attachment: Attachment, cdn: Cdn, now: int) -> dict[str, Any] | N
     ending, mime_type, _ = _FILE[kind]
     name = f"invoice {asset % 1000}.pdf" if kind == "file" else f"{kind}-{node_id}"
     size = asset % 5_000_000 + 1_000
-    node: dict[str, Any] = {"id": node_id, "mime_type": mime_type, "name": name, "size": size}
+    is_sized = kind not in {"image", "gif"} or asset % 5 != 0  # null for some images (2.2)
+    node: dict[str, Any] = {"id": node_id, "mime_type": mime_type, "name": name, "size": size if is_sized else None}
     if kind in {"audio", "file"}:
         node["name"] = name if kind == "file" else f"audioclip-{node_id}.{ending}"
         node["file_url"] = cdn.sign(attachment, "graph", now)

@@ -41,7 +41,8 @@ def list_threads(reading: Reading, params: dict[str, str], window: Window) -> Li
     if "user_id" in params:
         thread = reading.world.find_person(params["user_id"])
         is_ours = thread is not None and thread.page == reading.page.number
-        found = [thread] if thread is not None and is_ours else []
+        is_there = thread is not None and thread.updated_at(reading.at) is not None
+        found = [thread] if thread is not None and is_ours and is_there else []
         return Listed(found, None, has_next=False, has_previous=False)
     place = f"conversations/{reading.page.id}"
     behaviour = reading.behaviour

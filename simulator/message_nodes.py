@@ -116,7 +116,10 @@ def _attachments(reading: Reading, _: Thread, state: State) -> dict[str, Any] | 
 
 
 def _some_attachments(reading: Reading, mid: str, field: Field, edge: dict[str, Any]) -> dict[str, Any]:
-    """Attachments are an edge of their own, with a paging of its own."""
+    """Attachments are an edge of their own, with a paging of its own.
+
+    Its `next` is there though nothing follows, as in what real Graph answered (pyfacebook's message_info.json).
+    """
     window, place = read_window(field.modifiers, reading.behaviour), f"attachments/{mid}"
     start = reading.position(window.after, place)[0] if window.after is not None else 0
     end = start + window.limit
@@ -124,9 +127,7 @@ def _some_attachments(reading: Reading, mid: str, field: Field, edge: dict[str, 
     if not rows:
         return {"data": []}
     ends = (reading.cursor(place, start), reading.cursor(place, end))
-    more = reading.paging(
-        f"{mid}/attachments", ends, window, field.inner_source, has_next=end < len(edge["data"]), has_previous=start > 0
-    )
+    more = reading.paging(f"{mid}/attachments", ends, window, field.inner_source, has_next=True, has_previous=start > 0)
     return {"data": rows, "paging": more}
 
 

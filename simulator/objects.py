@@ -32,6 +32,7 @@ def many(reading: Reading, ids: list[str], params: dict[str, str]) -> dict[str, 
     """`GET /?ids=a,b`: one bad id fails all (Graph sheet, 4.2)."""
     if len(ids) > _MAX_IDS:
         raise bad_parameter(f"Too many IDs. Maximum: {_MAX_IDS}. Provided: {len(ids)}.")
+    check_weight(reading.behaviour, len(ids), read_fields(params.get("fields")))
     return {object_id: read(reading, [object_id], params) for object_id in ids}
 
 
@@ -72,7 +73,8 @@ def _object(reading: Reading, object_id: str, edge: str | None, params: dict[str
             if edge in _MESSAGE_EDGES:
                 return edge_of_message(reading, found[0], state, edge, params)
     person = reading.world.find_person(object_id)
-    if person is not None and person.page == reading.page.number and edge is None:
+    is_known = person is not None and person.updated_at(reading.at) is not None  # who never wrote is not (6)
+    if person is not None and is_known and person.page == reading.page.number and edge is None:
         return _profile(reading, person.name, object_id, params)
     raise not_found(object_id)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 25
 _PERSON_FIELDS = {"id", "name", "email"}
+# what stands in a field's value, and what stands in that is named likewise
 _INNER_FIELDS = {
     "participants": _PERSON_FIELDS,
     "senders": _PERSON_FIELDS,
@@ -25,11 +26,19 @@ _INNER_FIELDS = {
     "to": _PERSON_FIELDS,
     "tags": {"name"},
     "reactions": {"reaction", "users"},
+    "users": {"id", "username"},
     "reply_to": {"id"},
     "shares": {"id", "link", "name", "description", "picture", "template"},
     "attachments": {
         "id", "mime_type", "name", "size", "file_url", "image_data", "video_data", "generic_template",
     },
+    "image_data": {
+        "width", "height", "max_width", "max_height", "url", "preview_url", "image_type", "render_as_sticker",
+        "animated_gif_url", "animated_gif_preview_url", "animated_gif_preview_height", "animated_gif_preview_width",
+    },
+    "video_data": {"width", "height", "length", "video_type", "rotation", "url", "preview_url"},
+    "generic_template": {"title", "subtitle", "media_url", "cta"},
+    "cta": {"title", "type", "url"},
 }  # fmt: skip
 
 
@@ -121,26 +130,28 @@ def check_weight(behaviour: Behaviour, limit: int, fields: tuple[Field, ...]) ->
 
 
 def inner_fields(field: Field, value: Any) -> Any:
-    """Keep of a field's value what was asked for of it.
+    """Keep of a field's value what was asked for of it, however deep.
 
     Raises:
         GraphFailure: 100, an inner field that does not exist.
 
     """
-    names = [inner.name for inner in field.inner] if field.inner is not None else None
-    if field.name == "shares" and names is None:
-        names = ["id"]  # the others must be asked for (2.2)
-    if names is not None:
-        allowed = _INNER_FIELDS.get(field.name)
-        for name in names:
-            if allowed is None or name not in allowed:
-                raise no_such_field(name, field.name.title().replace("_", ""))
-    if names is None or value is None:
+    inner = field.inner
+    if field.name == "shares" and inner is None:
+        inner = (Field("id"),)  # the others must be asked for (2.2)
+    for one in inner or ():
+        if one.name not in _INNER_FIELDS.get(field.name, ()):
+            raise no_such_field(one.name, field.name.title().replace("_", ""))
+        inner_fields(one, None)
+    if inner is None or value is None:
         return value
-    if isinstance(value, dict) and "data" in value:
-        return {**value, "data": [_only(row, names) for row in value["data"]]}
-    return _only(value, names)
+    if isinstance(value, list):
+        return [_only(row, inner) for row in value]
+    if "data" in value:
+        return {**value, "data": [_only(row, inner) for row in value["data"]]}
+    return _only(value, inner)
 
 
-def _only(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    return {name: row[name] for name in names if name in row} | ({"id": row["id"]} if row.get("id") else {})
+def _only(row: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
+    kept = {field.name: inner_fields(field, row[field.name]) for field in fields if field.name in row}
+    return kept | ({"id": row["id"]} if row.get("id") else {})

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 DEFAULT_VERSION = "v26.0"
-_VERSION = re.compile(r"v\d{1,2}\.\d")
+_VERSION = re.compile(r"v\d{1,2}\.\d{1,2}")
 # (version, when it ends); None: not known yet. An ended version is served by the oldest living one
 _ENDS: tuple[tuple[str, datetime | None], ...] = (
     ("v20.0", datetime(2026, 9, 24, tzinfo=UTC)),
@@ -30,5 +30,5 @@ def served_version(asked: str, now: datetime) -> str:
     return asked if asked in living else living[0] if _number(asked) < _number(living[0]) else living[-1]
 
 
-def _number(version: str) -> float:
-    return float(version[1:])
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version[1:].split("."))

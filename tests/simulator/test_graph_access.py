@@ -75,6 +75,9 @@ async def test_the_proof_is_demanded_and_checked(strict: Caller) -> None:
         ("{thread}", "subject", "subject", "UnifiedThread"),
         ("{thread}/messages", "id,reply_to", "reply_to", "Message"),
         ("{message}", "attachments{colour}", "colour", "Attachments"),
+        ("{page}/conversations", "messages{attachments{image_data{url,hue}}}", "hue", "ImageData"),
+        ("{thread}/messages", "reactions{reaction,users{id,email}}", "email", "Users"),
+        ("{thread}", "id{x}", "x", "Id"),
         ("me", "fans", "fans", "Page"),
         ("{person}", "age", "age", "User"),
     ],
@@ -127,6 +130,17 @@ async def test_a_query_that_asks_for_too_much_is_too_heavy_until_it_asks_for_les
     assert (await call.get(path, fields="messages.limit(20){id}", limit=100)).status_code == 200
 
 
+async def test_several_ids_weigh_what_they_ask_for_together(call: Caller) -> None:
+    ids = ",".join(thread.thread_id for thread in list(call.graph.world.threads(call.page))[:50])
+    assert (await call.error("", ids=ids, fields="messages.limit(200){id}"))["code"] == 1
+    assert len(await call.json("", ids=ids, fields="messages.limit(90){id}")) == 50
+
+
+async def test_a_path_without_a_version_is_served_by_the_newest(call: Caller) -> None:
+    response = await call.http.get("/me", params={"access_token": call.page.access_token})
+    assert (response.json()["id"], response.headers["facebook-api-version"]) == (call.page.id, "v26.0")
+
+
 async def test_every_answer_has_the_worlds_date_and_the_version_served(call: Caller, clock: TurnedClock) -> None:
     clock.advance(0.9)
     response = await call.get("me")
@@ -139,7 +153,12 @@ async def test_every_answer_has_the_worlds_date_and_the_version_served(call: Cal
 
 @pytest.mark.parametrize(
     ("day", "asked", "served"),
-    [("2026-09-01", "v20.0", "v20.0"), ("2026-10-01", "v20.0", "v21.0"), ("2027-02-01", "v19.0", "v22.0")],
+    [
+        ("2026-09-01", "v20.0", "v20.0"),
+        ("2026-10-01", "v20.0", "v21.0"),
+        ("2026-10-01", "v2.12", "v21.0"),
+        ("2027-02-01", "v19.0", "v22.0"),
+    ],
 )
 async def test_an_expired_version_is_served_by_the_oldest_living_one(day: str, asked: str, served: str) -> None:
     world = World(1, pages=1, now=TurnedClock(datetime.fromisoformat(day).replace(tzinfo=UTC)))
@@ -168,6 +187,7 @@ async def test_debug_token_tells_of_whom_a_token_is_and_whether_it_works(strict:
     page = strict.page
     data = (await strict.json("debug_token", input_token=page.access_token, token=app_token))["data"]
     assert (data["type"], data["is_valid"], data["profile_id"]) == ("PAGE", True, page.id)
+    assert {"scope": "pages_messaging", "target_ids": [page.id]} in data["granular_scopes"]
     page.kill_token(460)
     data = (await strict.json("debug_token", input_token=page.access_token, token=app_token))["data"]
     assert (data["is_valid"], data["error"]["error_subcode"]) == (False, 460)

@@ -6,6 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from simulator import Attachment
+
 if TYPE_CHECKING:
     from simulator import Graph, MessageTruth, TurnedClock, World
     from tests.simulator.conftest import Caller
@@ -147,9 +149,42 @@ async def test_attachments_are_an_edge_with_a_paging_of_its_own(call: Caller) ->
     node = await call.json(f"{mid}", fields="attachments.limit(1){id,name}")
     edge = node["attachments"]
     assert edge["data"][0].keys() == {"id", "name"}
-    rest = (await call.http.get(edge["paging"]["next"])).json()
-    assert rest["data"][0]["id"] != edge["data"][0]["id"]
+    ids = [edge["data"][0]["id"]]
+    while edge["data"]:
+        edge = (await call.http.get(edge["paging"]["next"])).json()  # it is there behind the last one too
+        ids += [row["id"] for row in edge["data"]]
+    assert len(set(ids)) == len(ids) == len(attachments)
     assert len(await call.all(f"{mid}/attachments", limit=2)) == len(attachments)
+
+
+async def test_of_what_stands_in_a_fields_value_only_what_is_asked_for_is_shown(call: Caller) -> None:
+    world = call.graph.world
+    mid = world.person_sends(call.page.id, attachments=[Attachment("image", 123_456)])[0].mid
+    world.react(f"{mid}")
+    node = await call.json(f"{mid}", fields="attachments{image_data{width,url}},reactions{users{id}}")
+    (attachment,) = node["attachments"]["data"]
+    assert attachment.keys() == {"id", "image_data"}
+    assert attachment["image_data"].keys() == {"width", "url"}
+    assert [user.keys() for user in node["reactions"]["data"][0]["users"]] == [{"id"}]
+
+
+async def test_the_size_of_an_image_may_be_null(call: Caller) -> None:
+    images = [Attachment("image", 1_000 + n) for n in range(20)]
+    mid = call.graph.world.person_sends(call.page.id, attachments=images)[0].mid
+    rows = (await call.json(f"{mid}", fields="attachments{size}"))["attachments"]["data"]
+    assert {type(row["size"]) for row in rows} == {int, type(None)}
+
+
+async def test_who_never_wrote_has_no_conversation_and_no_profile(call: Caller) -> None:
+    world = call.graph.world
+    psid = next(psid for psid in iter(lambda: world.new_person(call.page.id), "") if int(psid) % 11)
+    world.read(call.page.id, psid)
+    path = f"{call.page.id}/conversations"
+    assert (await call.json(path, user_id=psid))["data"] == []
+    assert (await call.error(psid))["error_subcode"] == 33
+    world.person_sends(call.page.id, psid)
+    assert len((await call.json(path, user_id=psid))["data"]) == 1
+    assert (await call.json(psid))["id"] == psid
 
 
 async def test_what_is_live_is_seen_at_once_and_only_messages_move_updated_time(
