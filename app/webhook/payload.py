@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sql.mids import short_enough
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FACEBOOK_BEGAN_MS = 1_075_593_600_000  # 2004-02-01: nothing on Facebook is older
@@ -39,15 +41,13 @@ def milliseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
-# Facebook's are below 200 and below 40 characters. A mid and two ids fit an index of Postgres (2,704 bytes an entry)
-# even at four bytes a character: what can't be stored is told at the door, not found out in the database.
-MAX_MID = 400
+# What no index can hold is told at the door, not found out in the database.
 MAX_ID = 100
 
 Time = Annotated[datetime | None, BeforeValidator(read_time)]
 _EMPTY_IS_NONE = BeforeValidator(lambda v: None if v == "" else v)
 Text = Annotated[str | None, _EMPTY_IS_NONE]
-Mid = Annotated[str, Field(min_length=1, max_length=MAX_MID)]
+Mid = Annotated[str, Field(min_length=1), AfterValidator(short_enough)]
 MaybeMid = Annotated[Mid | None, _EMPTY_IS_NONE]
 MaybeId = Annotated[Annotated[str, Field(max_length=MAX_ID)] | None, _EMPTY_IS_NONE]
 

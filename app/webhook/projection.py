@@ -146,7 +146,7 @@ def _mid_in(value: dict[str, Any]) -> str | None:
 def _reason(error: ValidationError) -> str:
     """Say where and what, without the value: it may be private."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'item'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'item'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _context(raw: RawItem, item: Item, door: Door) -> Context:

@@ -8,8 +8,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic.functional_validators import WrapValidator
+
+from sql.mids import short_enough
 
 _LARGEST_COUNT = 2**31 - 1  # the column's integer
 
@@ -34,7 +44,7 @@ def _or_nothing(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
 
 Lenient = WrapValidator(_or_nothing)
 Time = Annotated[datetime, BeforeValidator(_graph_time)]
-Id = Annotated[str, Field(min_length=1, max_length=1000)]  # an index of Postgres holds no more than 2,700 bytes
+Id = Annotated[str, Field(min_length=1), AfterValidator(short_enough)]
 Text = Annotated[str | None, Lenient]
 Number = Annotated[Annotated[int, Field(ge=0, le=_LARGEST_COUNT)] | None, Lenient]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from random import Random
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any, cast
 
 from sql.batches import passes
 from sql.json_values import unescape
+from sql.mids import MAX_BYTES
 from sql.rows import Conversation, Counts, Event, Reaction, Rows
 from sql.upsert import Connection, upsert
 from tests.sql.doors import (
@@ -297,3 +300,15 @@ async def test_a_row_without_optional_fields_can_be_stored(mirror: Connection) -
     rows.add([event._replace(psid=None, mid=None)])
     async with mirror.transaction():
         assert await upsert(mirror, rows, now=at(0) + timedelta(days=1)) == Counts(inserted=2)
+
+
+async def test_the_longest_ids_that_graph_can_tell_fit_every_index(mirror: Connection) -> None:
+    chance = Random(7)
+    person, thread_id, mid = ("".join(chance.choices(ascii_letters, k=MAX_BYTES)) for _ in range(3))
+    hearts = {"data": [{"reaction": "❤", "users": [{"id": person}]}]}
+    shown = node("hello", mid=mid, reactions=hearts) | {"from": {"id": person}}
+    told = answered(shown, listed=thread(person=person), thread_id=thread_id, reactions_asked=True)
+    await write(mirror, told)
+    stored = await mirrored(mirror)
+    assert [(m["mid"], m["psid"]) for m in stored["messages"]] == [(f"m_{mid}", person)]
+    assert [r["actor"] for r in stored["message_reactions"]] == [person]

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import string
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.webhook.payload import MAX_ID, MAX_MID
+from app.webhook.payload import MAX_ID
 from app.webhook.receiver import MAX_BODY
+from sql.json_values import unescape
+from sql.mids import MAX_BYTES
 from tests.app.webhook.support import PAGE, SENT_AT, delivery_of, escaped, post, text_item
 
 if TYPE_CHECKING:
@@ -128,11 +131,18 @@ async def test_a_person_whose_id_fits_no_index_is_told_at_the_door(
     ]
 
 
-async def test_the_longest_ids_of_the_widest_characters_fit_every_index(client: httpx.AsyncClient, pool: Pool) -> None:
-    chance = random.Random(7)
-    page, person, mid = (
-        "".join(chr(chance.randrange(0x10000, 0x110000)) for _ in range(n)) for n in (MAX_ID, MAX_ID, MAX_MID)
-    )
+CHANCE = random.Random(7)
+WIDE = [chr(n) for n in range(0x10000, 0x110000)]
+LONGEST_MIDS = {
+    "ascii": "".join(CHANCE.choices(string.ascii_letters + string.digits, k=MAX_BYTES)),
+    "wide": "".join(CHANCE.choices(WIDE, k=MAX_BYTES // 4)),
+    "NUL": "\x00" * (MAX_BYTES // 5),
+}
+
+
+@pytest.mark.parametrize("mid", LONGEST_MIDS.values(), ids=list(LONGEST_MIDS))
+async def test_the_longest_ids_fit_every_index_whole(client: httpx.AsyncClient, pool: Pool, mid: str) -> None:
+    page, person = ("".join(CHANCE.choices(WIDE, k=MAX_ID)) for _ in range(2))
     parties = {"sender": {"id": person}, "recipient": {"id": page}, "timestamp": SENT_AT}
     items = [
         parties | {"message": {"mid": mid, "text": "wide"}},
@@ -143,6 +153,7 @@ async def test_the_longest_ids_of_the_widest_characters_fit_every_index(client: 
     assert await pool.fetchval("SELECT state FROM webhook_deliveries") == "stored"
     for table in ("messages", "message_reactions", "conversation_events", "conversations"):
         assert await pool.fetchval(f"SELECT page_id FROM {table}") == page
+    assert unescape(await pool.fetchval("SELECT mid FROM messages")) == f"m_{mid}"
 
 
 @pytest.mark.parametrize(

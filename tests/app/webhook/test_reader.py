@@ -11,9 +11,10 @@ import structlog
 
 from app.webhook import projection, reader
 from app.webhook.event import CHANGE_KINDS, EVENT_KINDS
-from app.webhook.payload import MAX_ID, MAX_MID, milliseconds, read_time
+from app.webhook.payload import MAX_ID, milliseconds, read_time
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
+from sql.mids import MAX_BYTES
 from sql.rows import Event, Message, Reaction
 from tests.app.webhook.support import MID, PAGE, PSID, SENT_AT, delivery_of, escaped, text_item
 
@@ -197,7 +198,8 @@ def test_a_reason_quotes_nothing_of_the_item() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"message": {"mid": "x" * (MAX_MID + 1)}}, f"message.mid: String should have at most {MAX_MID} characters"),
+        ({"message": {"mid": "x" * (MAX_BYTES + 1)}}, f"message.mid: an id has at most {MAX_BYTES} bytes"),
+        ({"message": {"mid": "ü" * MAX_BYTES}}, f"message.mid: an id has at most {MAX_BYTES} bytes"),
         ({"message": {"text": "no mid"}}, "message.mid: Field required"),
         ({"sender": {"id": "9" * (MAX_ID + 1)}}, f"sender.id: String should have at most {MAX_ID} characters"),
         ({"sender": "7300"}, "sender: Input should be a valid dictionary or instance of Party"),
@@ -212,7 +214,7 @@ def test_an_item_that_cannot_be_a_row_tells_which_field_is_to_blame(change: dict
 
 
 def test_ids_of_the_greatest_length_are_read() -> None:
-    item = text_item() | {"sender": {"id": "9" * MAX_ID}, "message": {"mid": "x" * (MAX_MID - 2)}}
+    item = text_item() | {"sender": {"id": "9" * MAX_ID}, "message": {"mid": "x" * MAX_BYTES}}
     assert read(delivery_of(item, page_id="8" * MAX_ID)).dead_letters == []
 
 

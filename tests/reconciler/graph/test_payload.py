@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from reconciler.graph.payload import ConversationNode, MessageNode
+from sql.mids import MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,13 @@ def test_epoch_seconds_are_a_time_too() -> None:
 def test_numeric_ids_are_text() -> None:
     node = MessageNode.model_validate({"id": 123, "from": {"id": 456}})
     assert (node.id, node.sender and node.sender.id) == ("123", "456")
+
+
+def test_an_id_that_no_index_can_hold_is_no_id() -> None:
+    assert MessageNode.model_validate({"id": "x" * MAX_BYTES}).id == "x" * MAX_BYTES
+    for mid in ("x" * (MAX_BYTES + 1), "ü" * MAX_BYTES, ""):
+        with pytest.raises(ValidationError):
+            MessageNode.model_validate({"id": mid})
 
 
 @pytest.mark.parametrize(
