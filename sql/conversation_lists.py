@@ -3,8 +3,9 @@
 A page of a list comes out of an index: the conversations' own, which is in their order, or that of a tag, whose order
 is that of spans of time within which rows are sorted; of several tags the rarest leads. What else is asked for is
 looked up row by row until the page is full: hence OFFSET 0 in sub-selects, without which Postgres may turn them into
-joins that read all of a tag first. A statement holds only what was asked for: a plan made for "or not given" would
-read all that came before.
+joins that read all of a tag first. And hence all that is looked up stands in one sub-select, of which Postgres expects
+a row each time: were it to guess how few hold all of it, it would rather sort all of a range than go along the index. A
+statement holds only what was asked for: a plan made for "or not given" would read all that came before.
 
 Words are found by an index that knows no order. Conversations that have them are sorted, unless they are so many that
 looking at one after the other soon fills a page: that is decided inside the statement.
@@ -28,11 +29,6 @@ LOOKED_AT = 200  # of each tag's next conversations, to tell which tag is the ra
 _PROBE = " OFFSET 0"
 _TEXT_HAS_THEM = "m.text IS NOT NULL AND m.sent_at IS NOT NULL AND to_tsvector('simple', left(m.text, 8000)) @@"
 _NAME_HAS_THEM = "to_tsvector('simple', left(n.name, 8000)) @@"
-_WITH_CONVERSATION = """
-    CROSS JOIN LATERAL (
-        SELECT * FROM conversations AS o WHERE o.page_id = k.page_id AND o.psid = k.psid OFFSET 0
-    ) AS c
-"""
 
 
 class Wanted(NamedTuple):
@@ -97,8 +93,9 @@ class _Statement:
             return self._along_an_index(after, limit, [])
         are_few = f"(SELECT count(*) FROM hits) <= {FEW}"
         few = f"""
-            SELECT {SHOWN} FROM (SELECT DISTINCT h.page_id, h.psid FROM hits AS h) AS k {_WITH_CONVERSATION}
-            WHERE {self._conditions(after, [are_few, *self._tagged("c")])} {self._in_order(limit)}
+            SELECT {SHOWN}
+            FROM (SELECT DISTINCT h.page_id, h.psid FROM hits AS h WHERE {are_few}) AS k
+            {_looked_up(self._conditions(after, self._tagged("k"), of="k"))} {self._in_order(limit)}
         """
         many = self._along_an_index(after, limit, [f"NOT {are_few}", self._has_words()])
         return f"""
@@ -121,17 +118,17 @@ class _Statement:
         if (wanted.unread, wanted.updated_from, wanted.updated_to) != (None, None, None):
             conversation = "JOIN conversations AS c ON c.page_id = k.page_id AND c.psid = k.psid"
         if wanted.match_any:
-            one_of_them = f"k.tag_id = ANY({self._ids('include_tags')})"
+            one_of_them = f"ANY({self._ids('include_tags')})"
             return f"""
                 SELECT count(*) FROM (
                     SELECT DISTINCT k.page_id, k.psid FROM conversation_tags AS k {conversation}
-                    WHERE {self._conditions(None, [one_of_them], led=True, probe="")}
+                    WHERE {self._spans(None, one_of_them)} AND {self._conditions(None, [], of="k", probe="")}
                 ) AS k
             """
-        tagged = [f"k.tag_id = {self._rarest(None)}", *self._tagged("k", probe="")]
+        tagged = self._conditions(None, self._tagged("k", probe=""), of="k", probe="")
         return f"""
             SELECT count(*) FROM conversation_tags AS k {conversation}
-            WHERE {self._conditions(None, tagged, led=True, probe="")}
+            WHERE {self._spans(None, self._rarest(None))} AND {tagged}
         """
 
     def _along_an_index(self, after: After | None, limit: int, more: list[str]) -> str:
@@ -145,47 +142,57 @@ class _Statement:
                 SELECT {SHOWN} FROM (
                     SELECT DISTINCT e.page_id, e.psid
                     FROM tags AS g CROSS JOIN LATERAL (
-                        SELECT k.page_id, k.psid FROM conversation_tags AS k {_WITH_CONVERSATION}
-                        WHERE {self._conditions(after, ["k.tag_id = g.id", *more], led=True)}
-                        {self._in_order(limit, led=True)}
+                        SELECT k.page_id, k.psid
+                        FROM conversation_tags AS k {_looked_up(self._conditions(after, more, of="k"))}
+                        WHERE {self._spans(after, "g.id")} {self._in_order(limit, led=True)}
                     ) AS e
                     WHERE g.name = ANY({self._name("include_tags")})
-                ) AS k {_WITH_CONVERSATION}
+                ) AS k {_looked_up("true")}
                 {self._in_order(limit)}
             """
-        tagged = [f"k.tag_id = {self._rarest(after)}"]
-        if len(wanted.include_tags) > 1:
-            tagged += self._tagged("k")
+        tagged = self._tagged("k") if len(wanted.include_tags) > 1 else []
         return f"""
-            SELECT {SHOWN} FROM conversation_tags AS k {_WITH_CONVERSATION}
-            WHERE {self._conditions(after, [*tagged, *more], led=True)} {self._in_order(limit, led=True)}
+            SELECT {SHOWN} FROM conversation_tags AS k {_looked_up(self._conditions(after, [*tagged, *more], of="k"))}
+            WHERE {self._spans(after, self._rarest(after))} {self._in_order(limit, led=True)}
         """
 
-    def _conditions(self, after: After | None, more: list[str], *, led: bool = False, probe: str = _PROBE) -> str:
-        """All that is asked for but words and tags to have; `led` by a tag, whose spans are narrowed too."""
+    def _spans(self, after: After | None, tag: str) -> str:
+        """A tag's spans of time in which there may be what is asked for."""
         wanted = self._wanted
-        of = "k" if led else "c"
-        conditions = ["k.active_at IS NOT NULL" if led else "c.last_message_at IS NOT NULL"]
+        conditions = [f"k.tag_id = {tag}", "k.active_at IS NOT NULL"]
         if wanted.page_id is not None:
-            conditions.append(f"{of}.page_id = {self._name('page_id')}")
+            conditions.append(f"k.page_id = {self._name('page_id')}")
+        if after is not None:
+            conditions.append(f"k.active_at <= span_of({self._arg(after[0])})")
+        if wanted.updated_to is not None:
+            conditions.append(f"k.active_at <= span_of({self._name('updated_to')})")
+        if wanted.updated_from is not None:
+            conditions.append(f"k.active_at >= span_of({self._name('updated_from')})")
+        return " AND ".join(conditions)
+
+    def _conditions(self, after: After | None, more: list[str], *, of: str = "c", probe: str = _PROBE) -> str:
+        """All that is asked for but words and tags to have, `of` what leads to the conversation or of itself."""
+        wanted = self._wanted
+        conditions = []
+        if of == "c":
+            conditions.append("c.last_message_at IS NOT NULL")
+            if wanted.page_id is not None:
+                conditions.append(f"c.page_id = {self._name('page_id')}")
         if after is not None:
             at, page_id, psid = self._arg(after[0]), "", self._arg(after[2])
             if wanted.page_id is None:
                 page_id = f"{self._arg(after[1])}, "
             conditions.append(f"(c.last_message_at, {page_id and 'c.page_id, '}c.psid) < ({at}, {page_id}{psid})")
-            if led:
-                conditions.append(f"k.active_at <= span_of({at})")
         for name, compared in (("updated_from", ">="), ("updated_to", "<")):
             if getattr(wanted, name) is not None:
                 conditions.append(f"c.last_message_at {compared} {self._name(name)}")
-                if led:
-                    conditions.append(f"k.active_at {compared[0]}= span_of({self._name(name)})")
         if wanted.unread is not None:
             conditions.append("c.is_unread" if wanted.unread else "NOT c.is_unread")
+        conditions += more
         if wanted.exclude_tags:
             one_of_them = f"ANY({self._ids('exclude_tags')})"
             conditions.append(f"NOT {_has_tag(of, one_of_them, probe)}")
-        return " AND ".join([*conditions, *more])
+        return " AND ".join(conditions) or "true"
 
     def _tagged(self, of: str, *, probe: str = _PROBE) -> list[str]:
         """Whether it has the tags that it must have."""
@@ -267,6 +274,14 @@ class _Statement:
     def _arg(self, value: object) -> str:
         self.args.append(value)
         return f"${len(self.args)}"
+
+
+def _looked_up(conditions: str) -> str:
+    """The conversation that `k` leads to, if all that is asked for holds."""
+    return f"""CROSS JOIN LATERAL (
+        SELECT * FROM conversations AS c
+        WHERE c.page_id = k.page_id AND c.psid = k.psid AND c.last_message_at IS NOT NULL AND {conditions} OFFSET 0
+    ) AS c"""
 
 
 def _has_tag(of: str, which: str, probe: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from sql.conversation_lists import FEW, Wanted, list_conversations
+from sql.conversation_lists import FEW, LOOKED_AT, Wanted, list_conversations
 from sql.pool import connect
+from tests.bench.plain import Plain
 from tests.conftest import new_database
-from tests.sql.explainer import Explainer
+from tests.sql.explainer import LOOKED_UP, Explainer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -234,21 +235,34 @@ SOME_TEN_THOUSAND = """
         jsonb_build_object('text', 'hello ' || md5(c.psid)), 1, 1, now()
     FROM conversations AS c
 """
-AT = NOON - timedelta(seconds=90 * 15_000)
-ASKED = {
-    "one tag": Wanted(include_tags=("half",)),
-    "a rare tag": Wanted(include_tags=("once",)),
-    "two tags but one": Wanted(include_tags=("often", "half"), exclude_tags=("seldom",)),
-    "two tags but one of a Page": Wanted("3", include_tags=("often", "half"), exclude_tags=("seldom",)),
-    "a rare and a common tag": Wanted(include_tags=("often", "once")),
-    "one of two tags": Wanted(include_tags=("often", "once"), match_any=True),
-    "one of two tags of a Page, unread": Wanted("3", include_tags=("often", "half"), match_any=True, unread=True),
-    "no such tag": Wanted(exclude_tags=("half",)),
-    "unread": Wanted(unread=True),
-    "unread of a Page": Wanted("3", unread=True),
-    "a range": Wanted("3", updated_from=NOON - timedelta(days=20), updated_to=NOON - timedelta(days=3)),
-    "a tag in a range": Wanted(include_tags=("half",), updated_to=NOON - timedelta(days=3)),
+LIMIT = 51
+MOST_SORTED = LIMIT * LOOKED_UP  # each row is told with its tags, in order
+THIRTY_THOUSAND, PAGES_OF_THEM, UNREAD_IN_EVERY = 30_000, 5, 7
+LED_BY: dict[str, dict[str, Any]] = {
+    "all": {},
+    "a tag": {"include_tags": ("half",)},
+    "a rare tag": {"include_tags": ("once",)},
+    "two tags": {"include_tags": ("often", "half")},
+    "three tags": {"include_tags": ("often", "seldom", "half")},
+    "a rare and a common tag": {"include_tags": ("often", "once")},
+    "one of two tags": {"include_tags": ("often", "half"), "match_any": True},
+    "a rare or a common tag": {"include_tags": ("often", "once"), "match_any": True},
 }
+SPAN = 10  # conversations, and more, in a span of time
+RANGE = (2_000, 16_000)  # of the thirty thousand, newest first: its end comes before some pages are full
+
+
+def at(n: int) -> datetime:
+    """When the n-th of the thirty thousand was last active."""
+    return NOON - timedelta(seconds=90 * n)
+
+
+def combinations(page_id: str | None, led_by: str) -> Iterator[Wanted]:
+    """Every filter with every other."""
+    for exclude_tags, unread, is_ranged in product(((), ("seldom",)), (None, True, False), (False, True)):
+        updated_to, updated_from = map(at, RANGE) if is_ranged else (None, None)
+        wanted = Wanted(page_id, exclude_tags=exclude_tags, unread=unread)
+        yield wanted._replace(updated_from=updated_from, updated_to=updated_to, **LED_BY[led_by])
 
 
 @pytest.fixture(scope="session")
@@ -264,30 +278,73 @@ async def explainer(server: str, templates: dict[str, str]) -> AsyncIterator[Exp
             await connection.close()
 
 
-@pytest.mark.parametrize("asked", ASKED)
-@pytest.mark.parametrize("after", [None, (AT, "3", "p15000")], ids=["first", "deep"])
-async def test_a_page_reads_no_table_as_a_whole_and_sorts_no_more_than_a_span_of_time(
-    explainer: Explainer, asked: str, after: tuple[datetime, str, str] | None
-) -> None:
-    wanted = ASKED[asked]
-    rows, _ = await list_conversations(explainer.connection, wanted, after=after, limit=51)
-    assert rows or "once" in wanted.include_tags
+async def read(explainer: Explainer, wanted: Wanted, after: int | None) -> float:
+    """Read a page of the list, from the n-th conversation on; tells how many rows that may take of any one table."""
+    place = None if after is None else (at(after), wanted.page_id or "3", f"p{after}")
+    rows, _ = await list_conversations(explainer.connection, wanted, after=place, limit=LIMIT)
     assert all(a["last_message_at"] >= b["last_message_at"] for a, b in pairwise(rows))
-    assert explainer.read_whole() == set()
-    assert explainer.most_sorted() <= 51 * max(2, len(wanted.include_tags)), explainer.plan
-    # of the thirty thousand
-    assert explainer.most_read() <= 2_500, explainer.plan
+    first, end = RANGE if wanted.updated_to else (0, THIRTY_THOUSAND)
+    last = int(rows[-1]["psid"][1:]) if len(rows) == LIMIT else end
+    passed = (last - max(first, after or 0)) / (PAGES_OF_THEM if wanted.page_id else 1)
+    tags = len(wanted.include_tags)
+    if wanted.unread and not tags:
+        passed /= UNREAD_IN_EVERY
+    # where one of two tags will do, each fills a page of its own; of tags that must all be there the rarest is sought
+    most = passed * (2 if wanted.match_any else 1) + SPAN
+    return max(most, MOST_SORTED, LOOKED_AT * tags if tags > 1 else 0)
+
+
+@pytest.mark.parametrize("after", [None, 15_000], ids=["first", "deep"])
+@pytest.mark.parametrize("page_id", [None, "3"])
+@pytest.mark.parametrize("led_by", LED_BY)
+async def test_a_page_reads_no_further_than_its_last_row_and_sorts_no_more_than_a_span_of_time(
+    explainer: Explainer, led_by: str, page_id: str | None, after: int | None
+) -> None:
+    for wanted in combinations(page_id, led_by):
+        most = await read(explainer, wanted, after)
+        assert explainer.read_whole() == set(), (wanted, explainer.plan)
+        assert explainer.most_read() <= most, (wanted, most, explainer.plan)
+        assert explainer.most_sorted() <= MOST_SORTED, (wanted, explainer.plan)
+
+
+@pytest.mark.parametrize(
+    ("indexes", "wanted"),
+    [
+        ("conversations_by_activity, conversations_by_activity_of_all", Wanted("3")),
+        ("conversations_by_activity_of_all", Wanted()),
+        ("conversations_unread, conversations_unread_of_all", Wanted("3", unread=True)),
+        ("conversations_unread_of_all", Wanted(unread=True)),
+        ("conversation_tags_by_activity", Wanted("3", include_tags=("half",))),
+        ("conversation_tags_by_activity_of_all", Wanted(include_tags=("half",))),
+    ],
+)
+async def test_without_its_index_a_page_reads_further_or_sorts_more(
+    explainer: Explainer, indexes: str, wanted: Wanted
+) -> None:
+    async with explainer.without(indexes):
+        most = await read(explainer, wanted, 15_000)
+    assert explainer.most_read() > most or explainer.most_sorted() > MOST_SORTED, explainer.plan
+
+
+@pytest.mark.parametrize("page_id", [None, "3"])
+async def test_the_plain_way_reads_or_sorts_all_that_lies_before(explainer: Explainer, page_id: str | None) -> None:
+    plain, offset = Plain(explainer.connection, LIMIT), 1_000
+    wanted = Wanted(page_id, include_tags=("often", "half"), exclude_tags=("seldom",))
+    assert len(await plain.by_offset(wanted, offset)) == LIMIT
+    assert explainer.most_read() > offset
+    assert len(await plain.by_ids(wanted, offset)) == LIMIT
+    assert explainer.most_sorted() > offset
 
 
 @pytest.mark.parametrize("words", ["hello", "hello c4ca", "absent"])
 async def test_words_are_found_without_reading_all_texts(explainer: Explainer, words: str) -> None:
-    await list_conversations(explainer.connection, Wanted(search=words), after=None, limit=51)
+    await list_conversations(explainer.connection, Wanted(search=words), after=None, limit=LIMIT)
     assert "messages_by_word" in explainer.plan
     assert explainer.read_whole() <= {"conversation_names"}, explainer.plan
 
 
 async def test_the_rarest_of_the_tags_leads_wherever_the_page_is(explainer: Explainer) -> None:
-    for after in (None, (AT, "3", "p15000")):
+    for after in (None, 15_000):
         for tags in (("often", "seldom"), ("seldom", "often"), ("half", "seldom", "often")):
-            await list_conversations(explainer.connection, Wanted(include_tags=tags), after=after, limit=51)
+            await read(explainer, Wanted(include_tags=tags), after)
             assert explainer.most_read() <= 200 * len(tags), explainer.plan

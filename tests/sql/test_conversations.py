@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sql.conversation_lists import Wanted, list_conversations
 from sql.messages import list_messages
+from tests.sql.explainer import Explainer
 
 if TYPE_CHECKING:
     from sql.upsert import Connection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAGES, CONVERSATIONS, MESSAGES = 5, 2000, 5000
-
-
-def literal(value: object) -> str:
-    if isinstance(value, list):
-        return f"ARRAY[{', '.join(map(literal, value))}]::text[]"
-    return "NULL" if value is None else f"'{value}'"
-
-
-class Explainer:
-    """Stands in for a connection and keeps the plan of what is read through it, made for any parameters at all."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.plan = ""
-
-    async def fetch(self, query: str, *args: Any) -> list[Any]:
-        async with self._connection.transaction():
-            await self._connection.execute(f"SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {query}")
-            given = ", ".join(literal(value) for value in args)
-            rows = await self._connection.fetch(f"EXPLAIN (COSTS off) EXECUTE asked {f'({given})' if given else ''}")
-            await self._connection.execute("DEALLOCATE asked")
-            self.plan = "\n".join(row[0] for row in rows)
-        return cast("list[Any]", await self._connection.fetch(query, *args))
 
 
 @pytest.fixture
@@ -84,7 +62,7 @@ def assert_reads_an_index_in_order(plan: str, index: str) -> None:
 async def test_conversations_are_listed_from_an_index_at_the_start_and_deep_down(
     explainer: Explainer, page_id: str | None
 ) -> None:
-    connection = cast("Connection", explainer)
+    connection = explainer.connection
     index = "conversations_by_activity" if page_id else "conversations_by_activity_of_all"
     rows = await list_conversations(connection, Wanted(page_id), after=None, limit=51)
     assert_reads_an_index_in_order(explainer.plan, index)
@@ -97,18 +75,20 @@ async def test_conversations_are_listed_from_an_index_at_the_start_and_deep_down
 
 
 async def test_messages_are_listed_from_an_index_at_the_start_and_deep_down(explainer: Explainer) -> None:
-    connection = cast("Connection", explainer)
+    connection = explainer.connection
     assert len(await list_messages(connection, "1", "p1", after=None, limit=51)) == 51
     assert_reads_an_index_in_order(explainer.plan, "messages_by_time")
+    assert explainer.most_read() == 51
     after = (NOON - timedelta(seconds=MESSAGES // 2), f"m_{MESSAGES // 2}")
     assert len(await list_messages(connection, "1", "p1", after=after, limit=51)) == 51
     assert_reads_an_index_in_order(explainer.plan, "messages_by_time")
+    assert explainer.most_read() == 51
     assert re.search(r"Index Cond: .*ROW\(", explainer.plan), explainer.plan
 
 
 @pytest.mark.parametrize("tables", ["plain", "hash-partitioned"])
 async def test_every_conversation_comes_up_once_in_one_order_with_and_without_its_page(explainer: Explainer) -> None:
-    connection = cast("Connection", explainer)
+    connection = explainer.connection
     for page_id, total in ((None, PAGES * CONVERSATIONS), ("3", CONVERSATIONS)):
         seen: list[tuple[datetime, str, str]] = []
         while True:
