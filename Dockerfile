@@ -12,11 +12,14 @@ COPY simulator simulator
 RUN /opt/mirror/bin/pip install --quiet --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/messenger-mirror --create-home mirror
+# an account with a name, for initdb refuses one without
+RUN groupadd --system --gid 10001 mirror \
+ && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/messenger-mirror --create-home mirror
 COPY --from=build /opt/mirror /opt/mirror
 ENV PATH=/opt/mirror/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/var/lib/messenger-mirror/data \
     SPOOL_DIR=/var/lib/messenger-mirror/spool
-USER mirror
+# a number: only of that can Kubernetes tell that it is not root
+USER 10001:10001
 WORKDIR /var/lib/messenger-mirror
 # holds the spool: deliveries that were answered 200 while Postgres was away
 VOLUME /var/lib/messenger-mirror

@@ -76,6 +76,15 @@ class Account:
         """The account as a person knows it."""
         return _name(self.uid)
 
+    def needs_name(self) -> None:
+        """Refuse an account that is only a number, as a container's may be: initdb looks for its name."""
+        if _known_name(self.uid) is None:
+            raise EmbeddedPostgresError(
+                f"The account {self.name}, which has to make the database in DATA_DIR, has no line in /etc/passwd, and "
+                "initdb refuses that. Run as an account that has a name (in an image: useradd --uid "
+                f"{self.uid} mirror), {USE_YOUR_OWN}."
+            )
+
     def own(self, path: Path) -> None:
         """Give the account what root has just made."""
         if os.geteuid() != self.uid:
@@ -155,8 +164,12 @@ def _copy(folder: Path, home: Path) -> Path:
     return copy / folder.relative_to(root)
 
 
-def _name(uid: int) -> str:
+def _known_name(uid: int) -> str | None:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"number {uid}"
+        return None
+
+
+def _name(uid: int) -> str:
+    return _known_name(uid) or f"number {uid}"

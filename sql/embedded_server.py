@@ -144,6 +144,7 @@ class Server:
 
     def _initialise(self, programs: Path) -> None:
         """Make the database's files beside their place: a half-made folder is never taken for a database."""
+        self.account.needs_name()
         for ctype in ("C.UTF-8", "en_US.UTF-8"):  # macOS has only the second
             new = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.home))
             self.account.own(new)

@@ -322,6 +322,24 @@ def test_a_folder_that_its_account_cannot_enter_is_a_clear_error(folder: Path) -
     private.chmod(0o700)
 
 
+def without_name(_uid: int) -> None:
+    raise KeyError
+
+
+def test_an_account_that_is_only_a_number_is_told_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", without_name)
+    with pytest.raises(embedded.EmbeddedPostgresError, match=r"no line in /etc/passwd.*useradd --uid.*DATABASE_URL"):
+        embedded.start(folder)
+
+
+async def test_an_account_that_is_only_a_number_runs_what_one_with_a_name_has_made(used: Path) -> None:
+    for path in [used / "postgres", *(used / "postgres").rglob("*")] if AS_ROOT else ():
+        os.chown(path, 54321, 54321)
+    with started(used) as server:
+        assert await ask(server.dsn, "SELECT 1") == 1
+        assert (used / "postgres" / "data").stat().st_uid == (54321 if AS_ROOT else os.geteuid())
+
+
 def test_a_folder_of_another_account_is_a_clear_error(used: Path) -> None:
     """Tried as an ordinary user with a folder that root's server made; without root, with one that is root's."""
     if AS_ROOT:
