@@ -93,10 +93,3 @@ def without_sticker_twins(attachments: list[dict[str, Any]]) -> list[dict[str, A
             seen.add(sticker_id)
         kept.append(a)
     return kept
-
-
-def unsigned(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored attachment as it is whatever the signatures of its links."""
-    links: Links = {}
-    shape = {key: _plain_links(value, links) for key, value in stored.items() if key not in {"url", "url_expires_at"}}
-    return {**shape, "url": plain_link(stored["url"], links)} if "url" in stored else shape

@@ -232,7 +232,7 @@ async def test_who_has_it_already_is_told_so_until_it_says_something_else(servic
     assert {(await read_again(service, path, tag)).status_code for path, tag in zip(paths, tags, strict=True)} == {200}
 
 
-async def test_a_link_that_was_only_signed_anew_changes_no_tag(service: Service) -> None:
+async def test_a_link_that_was_only_signed_anew_changes_no_tag_and_another_attachment_does(service: Service) -> None:
     path = f"{LIST}/{PAGE}/p/messages"
 
     def signed(signature: str, expires: datetime) -> dict[str, Any]:
@@ -248,6 +248,10 @@ async def test_a_link_that_was_only_signed_anew_changes_no_tag(service: Service)
     assert ["oh=one" in links[0], "oh=two" in links[1]] == [True, True]
     assert first.headers["etag"] == second.headers["etag"]
     assert (await read_again(service, path, first.headers["etag"])).status_code == 304
+    other = {"type": "video", "payload": {"url": "https://scontent.xx.fbcdn.net/b.mp4?oh=one"}}
+    await tell(service, said("p", "m_1", attachments=[other]))
+    changed = await read_again(service, path, first.headers["etag"])
+    assert (changed.status_code, changed.json()["data"][0]["attachments"][0]["type"]) == (200, "video")
 
 
 async def test_a_conversation_tells_its_tags(service: Service) -> None:
