@@ -7,18 +7,19 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from app.api.wire import NoQuery, read_query
 from app.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from pydantic import BaseModel
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from app.api.wire import Shape
     from app.keys import Role
@@ -74,6 +75,13 @@ class Endpoint(Route):
         self.about = inspect.cleandoc(about or handler.__doc__ or "")
         self.refuses = {*refuses, *self._follows(path)}
         super().__init__(path, self._guarded(handler) if inspect.isfunction(handler) else handler, methods=[method])
+        self.allowed = self.methods or set()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse a method that the path does not have and name all that it has (RFC 9110, 15.5.6)."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405, headers={"allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
 
     @property
     def template(self) -> str:
@@ -99,6 +107,14 @@ class Endpoint(Route):
             return await handler(request)
 
         return guarded
+
+
+def on_their_paths(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Let each know the methods of those that have its path."""
+    endpoints = list(endpoints)
+    for endpoint in endpoints:
+        endpoint.allowed = {m for other in endpoints if other.path == endpoint.path for m in other.methods or ()}
+    return endpoints
 
 
 def check_role(given: Role, needed: Role) -> None:

@@ -10,6 +10,7 @@ from starlette.routing import Mount
 from app.api.door import Door
 from app.api.routes import api_routes
 from app.documentation import documentation
+from app.endpoint import on_their_paths
 from app.facebook.endpoints import FACEBOOK
 from app.health import HEALTH
 from app.webhook.endpoints import WEBHOOK
@@ -29,7 +30,8 @@ def open_endpoints() -> list[Endpoint]:
 
 def all_routes() -> list[BaseRoute]:
     """The routes, in the order in which they are tried: the one under load first."""
-    return [*open_endpoints(), Mount(API, routes=api_routes(), middleware=[Middleware(Door)])]
+    api = Mount(API, routes=on_their_paths(api_routes()), middleware=[Middleware(Door)])
+    return [*on_their_paths(open_endpoints()), api]
 
 
 def all_endpoints() -> list[tuple[str, Endpoint]]:

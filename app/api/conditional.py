@@ -24,7 +24,7 @@ def conditional(request: Request, content: dict[str, Any]) -> Response:
     written = json_bytes(told)
     tag = f'W/"{blake2b(written, digest_size=16).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
-    if _names(request.headers.get("if-none-match", ""), tag):
+    if _names(",".join(request.headers.getlist("if-none-match")), tag):
         return Response(status_code=304, headers=headers)
     body = written if told is content else json_bytes(content)
     return Response(body, headers=headers, media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
@@ -180,6 +180,25 @@ async def test_a_list_is_what_a_reader_of_all_rows_would_pick(connection: Connec
         assert await walked(connection, wanted, 37) == [row.place for row in expected], wanted
         sizes.append(len(expected))
     assert len([size for size in sizes if 0 < size < CONVERSATIONS]) > len(sizes) / 3
+
+
+class Counting:
+    """Stands in for a connection and counts its round trips."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self.trips = connection, 0
+
+    async def fetch(self, query: str, *args: Any) -> Any:
+        self.trips += 1
+        return await self._connection.fetch(query, *args)
+
+
+async def test_a_page_with_its_count_is_one_round_trip(connection: Connection, rows: list[Row]) -> None:
+    counting, asked = Counting(connection), list(questions())
+    for wanted in asked:
+        listed = await list_conversations(cast("Connection", counting), wanted, after=None, limit=1, count=True)
+        assert listed.total == len(picked(rows, wanted))
+    assert counting.trips == len(asked)
 
 
 async def test_words_that_many_have_are_looked_for_along_the_list(

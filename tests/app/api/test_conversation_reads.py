@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from app.api import wire
 from tests.app.graph import thread
 from tests.app.service import add_page, assert_problem, deliver, running, settings_for, text_delivery
 
@@ -206,6 +209,60 @@ async def test_a_cursor_is_good_for_the_question_it_was_given_for_only(service: 
     assert_problem(await service.http.get(f"{LIST}/{PAGE}/p0/messages", params={"cursor": cursor}), 422, "cursor")
 
 
+async def test_a_cursor_that_was_cut_or_tampered_with_is_a_422_problem_or_a_place_never_a_failure(
+    service: Service,
+) -> None:
+    for n in range(3):
+        await tell(service, said(f"p{n}", f"m_{n}", seconds=n))
+    for path, keys in ((LIST, ["1", "2"]), (f"{LIST}/{PAGE}/p2/messages", ["m_1"])):
+        await tell(service, said("p2", "m_9", seconds=9))
+        cursor = (await ask(service, path, limit=1))["next"]
+        for length in range(len(cursor)):
+            assert_problem(await service.http.get(path, params={"cursor": cursor[:length]}), 422, "cursor")
+        question, at, *_ = wire.from_cursor(cursor, str, datetime, *([str] * len(keys)))
+        for place in (
+            [at],
+            [at, *keys, "x"],
+            [at, *keys[:-1], 7],
+            [at, *keys[:-1], "\x00"],
+            ["soon", *keys],
+            [None, *keys],
+        ):
+            forged = {"cursor": wire.to_cursor(question, *place)}
+            assert_problem(await service.http.get(path, params=forged), 422, "cursor")
+        for when in ("0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"):
+            assert await ask(service, path, cursor=wire.to_cursor(question, when, *keys))
+
+
+# a text, words that find it, and words that do not
+SCRIPTS = [
+    ("Tôi muốn mua hàng", "MUỐN tôi", "muon"),  # Vietnamese; accents are not alike
+    ("สวัสดีครับ ราคาเท่าไร", "สวัส", "ครับ"),  # Thai: what stands between spaces is a word
+    ("你好世界", "你好", "世界"),  # Chinese
+    ("こんにちは世界。価格は", "価格", "格は"),  # Japanese
+    ("مرحبا بالعالم", "بالعالم", "العالم"),  # Arabic
+    ("Größe: 42½ «maß»", "42 maß", "ass"),
+    ("👍🏽 wow ❤️", "wow", "👍🏽"),  # no words
+    ('foo:*&!( <-> \\ it\'s "bar"', "foo:*&!(", "!foo:*&bars"),
+    ("a@b.example https://shop.example/x?q=1", "shop.example", "op.example"),
+]
+
+
+async def test_texts_in_any_script_are_found_by_how_their_words_begin(service: Service) -> None:
+    for n, (text, _, _) in enumerate(SCRIPTS):
+        await tell(service, said(f"p{n}", f"m_{n}", text))
+    for n, (_, found, other) in enumerate(SCRIPTS):
+        assert [row["psid"] for row in (await ask(service, search=found, count="exact"))["data"]] == [f"p{n}"], found
+        assert (await ask(service, search=other, count="exact"))["total"] == 0, other
+
+
+@given(search=st.text(min_size=1, max_size=200), count=st.sampled_from(["none", "exact"]))
+@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_is_searched_for_is_no_failure(service: Service, search: str, count: str) -> None:
+    response = await service.http.get(LIST, params={"search": search, "count": count})
+    assert response.status_code == (422 if "\x00" in search else 200), response.text
+
+
 async def read_again(service: Service, path: str, tag: str) -> httpx.Response:
     return await service.http.get(path, headers={"if-none-match": tag})
 
@@ -221,6 +278,8 @@ async def test_who_has_it_already_is_told_so_until_it_says_something_else(servic
         for header in (tag, tag.removeprefix("W/"), f'"x", {tag}', "*"):
             again = await read_again(service, path, header)
             assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        twice = [("if-none-match", '"x"'), ("if-none-match", tag)]  # one list, however many lines it has
+        assert (await service.http.get(path, headers=twice)).status_code == 304
         assert (await read_again(service, path, '"x"')).json() == response.json()
         assert response.headers["cache-control"] == "private, no-cache"
     assert len(set(tags)) == len(tags)

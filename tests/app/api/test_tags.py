@@ -73,6 +73,19 @@ async def test_a_name_that_no_tag_can_have_is_a_422_problem(service: Service, na
     assert_problem(await service.http.post("/api/tags", json={"name": name}), 422, "name")
 
 
+async def test_names_that_differ_in_anything_are_names_of_two_tags(service: Service) -> None:
+    names = ["VIP", "vip", "é", "e\u0301", "x" * 100, "👍" * 100, "a%2Fb", "#1?", "*", "null"]
+    await speak(service, "p")
+    for name in names:
+        response = await service.http.post("/api/tags", json={"name": name})
+        assert (await service.http.get(response.headers["location"])).json()["name"] == name
+        path = response.headers["location"].removeprefix("/api")
+        assert (await service.http.put(f"/api/conversations/{PAGE}/p{path}")).status_code == 204
+    assert sorted(await tags_of(service, "p")) == sorted(names)
+    listed = await service.http.get("/api/conversations", params={"include_tags": ",".join(names)})
+    assert [row["psid"] for row in listed.json()["data"]] == ["p"]
+
+
 @pytest.mark.parametrize("colour", ["", "red", "#fff", "#gggggg", "#ff88001", 7])
 async def test_a_colour_that_is_none_is_a_422_problem(service: Service, colour: object) -> None:
     assert_problem(await service.http.post("/api/tags", json={"name": "a", "colour": colour}), 422, "colour")

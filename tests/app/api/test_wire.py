@@ -7,13 +7,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import orjson
 import pytest
 
 from app.api import wire
 from app.problems import ProblemError
 from app.routes import all_endpoints
-from tests.app.service import API_KEY, OLD_API_KEY, any_path, assert_problem, running, settings_for
+from tests.app.service import (
+    API_KEY,
+    AUTHORIZATION,
+    OLD_API_KEY,
+    any_path,
+    assert_problem,
+    running,
+    served,
+    settings_for,
+)
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ PATHS = [
     "/api/deliveries",
     "/api/loss",
     "/api/keys",
+    "/api/facebook-requests",
     "/api/tags",
     "/api/tags/1",
     "/api/nothing",
@@ -47,7 +58,14 @@ POSTS = [
     "/api/deliveries/replay",
     "/api/keys",
 ]
-LISTS = ["/api/conversations", "/api/conversations/1/2/messages", "/api/backfills", "/api/runs", "/api/deliveries"]
+LISTS = [
+    "/api/conversations",
+    "/api/conversations/1/2/messages",
+    "/api/backfills",
+    "/api/runs",
+    "/api/deliveries",
+    "/api/facebook-requests",
+]
 
 
 def packed(value: Any) -> str:
@@ -119,17 +137,29 @@ async def test_an_unknown_path_is_a_404_problem(service: Service) -> None:
             assert_problem(await service.http.request(method, path), 404)
 
 
-async def test_a_wrong_method_is_a_405_problem_that_names_the_right_ones(service: Service) -> None:
+async def test_a_wrong_method_is_a_405_problem_that_names_all_the_right_ones(service: Service) -> None:
     for method, path, right in (
-        ("PUT", "/api/conversations", "GET"),
-        ("PATCH", "/api/runs/1", "GET"),
+        ("PUT", "/api/conversations", "GET, HEAD"),
+        ("OPTIONS", "/api/tags", "GET, HEAD, POST"),
+        ("PUT", "/api/tags/vip", "DELETE, GET, HEAD, PATCH"),
+        ("GET", "/api/conversations/1/2/tags/vip", "DELETE, PUT"),
+        ("PATCH", "/api/runs/1", "GET, HEAD"),
         ("GET", "/api/conversations/sync", "POST"),
-        ("DELETE", "/webhook", "POST"),
-        ("POST", "/healthz", "GET"),
+        ("DELETE", "/webhook", "GET, HEAD, POST"),
+        ("TRACE", "/healthz", "GET, HEAD"),
     ):
         response = await service.http.request(method, path)
         assert_problem(response, 405)
-        assert right in response.headers["allow"]
+        assert response.headers["allow"] == right
+
+
+async def test_head_answers_as_get_does_without_the_body(service: Service) -> None:
+    async with served(service.app, lifespan="off") as address, httpx.AsyncClient(base_url=address) as http:
+        for path, headers in (("/api/tags", AUTHORIZATION), ("/api/nothing", AUTHORIZATION), ("/api/tags", {})):
+            got, head = [await http.request(method, path, headers=headers) for method in ("GET", "HEAD")]
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            for name in ("content-type", "content-length", "etag"):
+                assert head.headers.get(name) == got.headers.get(name)
 
 
 async def test_a_body_beyond_the_limit_is_a_413_problem(service: Service) -> None:
