@@ -1,6 +1,6 @@
 """A play of chance: what happens on Facebook, how webhooks of it arrive, and what is synced, interleaved at will.
 
-A step is a tuple: what to do and numbers that say to what (`STEPS` draws them). Whatever the steps are, `settle` lets
+A step is a tuple: what to do and numbers that say to what (`steps` draws them). Whatever the steps are, `settle` lets
 the rest arrive, and the mirror must then be what `verdict` says.
 """
 
@@ -11,25 +11,20 @@ from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-from hypothesis import strategies as st
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from app.demo.run import Delivered
-from app.webhook.delivery_reader import DeliveryReader
-from app.webhook.drain import Drain
-from app.webhook.durable import Durable
-from app.webhook.group_commit import GroupCommit
-from app.webhook.receiver import Receiver
 from reconciler.capabilities import SINCE
 from simulator import Behaviour, Fault, Sender, WorldError
 from simulator.events import KINDS
 from simulator.message import REACTIONS
 from sql.capabilities import Capability, put_capabilities
-from sql.ingest import Ingestor
-from sql.spool import Spool
-from tests.app.webhook.support import SECRET, VERIFY_TOKEN, client_of
+from sql.upsert import upsert
+from tests.app.webhook.support import SECRET
+from tests.chaos.door import Door
 from tests.chaos.ledger import Ledger
+from tests.chaos.steps import ABOUT_A_MESSAGE
 from tests.chaos.verdict import Mirror
 from tests.reconciler.stage import Killed, Stage
 
@@ -37,83 +32,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    import httpx
-
     from simulator import Item
     from sql.pool import Pool
+    from sql.rows import Counts, Rows
+    from sql.upsert import Connection
+    from tests.chaos.door import When
+    from tests.chaos.steps import Step
 
-Step: TypeAlias = "tuple[Any, ...]"
-
-DOORS = 2
 PATIENCE_SECONDS = 60  # this is not about speed
-READ_LAG_SECONDS = 20
 LAG_ALLOWANCE_SECONDS = 60
 QUIET_SECONDS = 3 * 60
-FAULTS = ("http_500", "transient", "html", "cut_body", "empty_body", "timeout", "stale_cursor", "too_heavy", "bump")
-NUMBER = st.integers(0, 40)
-HAPPENINGS = (
-    *("person", "person", "page", "page", "attach", "present", "quick", "advert", "reply", "postback", "unsupported"),
-    *("edit", "edit", "unsend", "react", "react", "unreact", "read", "receipt", "pass", "refer", "event"),
-)
-ABOUT_A_MESSAGE = (*HAPPENINGS[HAPPENINGS.index("edit") :], "reply")
-DURING = st.lists(st.tuples(st.integers(1, 8), st.deferred(lambda: LIVE)), max_size=2)
-HAPPENING: st.SearchStrategy[Step] = st.tuples(st.just("happen"), st.sampled_from(HAPPENINGS), NUMBER)
-LIVE: st.SearchStrategy[Step] = st.one_of(
-    HAPPENING,
-    st.tuples(st.just("arrive"), NUMBER, st.integers(1, 4)),
-    st.tuples(st.just("lose"), NUMBER),
-    st.tuples(st.just("repeat"), NUMBER),
-)
-KIND = st.sampled_from(("incremental", "incremental", "full", "audit", "backfill"))
-STEPS: st.SearchStrategy[list[Step]] = st.lists(
-    st.one_of(
-        LIVE,
-        LIVE,
-        st.tuples(st.just("burst"), st.lists(HAPPENING, min_size=2, max_size=8)),
-        st.tuples(st.just("burst"), st.lists(HAPPENING, min_size=2, max_size=8)),
-        st.tuples(st.just("wait"), st.sampled_from((0.4, 1, 30, 700))),
-        st.tuples(st.just("sync"), KIND, DURING),
-        st.tuples(st.just("kill"), KIND, st.integers(1, 9), DURING),
-        st.tuples(st.just("trouble"), st.sampled_from(FAULTS), st.integers(1, 6)),
-        st.tuples(st.just("rush"), st.integers(1, 12), KIND),
-        st.tuples(st.just("away"), st.integers(0, DOORS - 1)),
-        st.tuples(st.just("drain")),
-    ),
-    min_size=20,
-    max_size=100,
-)
-
-
-# A Graph that grants nothing: whole seconds, links that differ at each read, data that lags, mostly an ignored `since`.
-# One that is honoured or refused is trusted from the start. One that lies costs messages once it is trusted, until an
-# audit sees them (tests/reconciler/test_since.py), so here it has to be proven first: answers this short prove nothing.
-BEHAVIOURS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {"read_lag_seconds": st.just(READ_LAG_SECONDS), "max_limit": st.just(7), "counts_are_estimates": st.just(True)},
-    optional={
-        "since": st.sampled_from(("honoured", "refused", "lying")),
-        "order": st.sampled_from(("shuffled_pages", "shuffled")),
-        "cursors": st.just("offset"),
-        "short_pages": st.just(0.3),
-        "has_reply_to": st.just(True),
-    },
-)
-
-
-class Door(NamedTuple):
-    """One way in for webhooks, with a spool of its own."""
-
-    http: httpx.AsyncClient
-    spool: Spool
-    durable: Durable
-    drain: Drain
-
-    @property
-    def is_away(self) -> bool:
-        return self.durable.is_away
-
-    @property
-    def spooled(self) -> int:
-        return self.spool.depth
+CALLS_A_NIGHT = 6
+STOP_AFTER = 3  # so that a walk stops in a small world, too; where its order is none, as in earnest: 3 prove nothing
+NIGHT = """
+    INSERT INTO sync_runs (page_id, kind, requested_by, call_budget) VALUES ($1, 'audit', 'schedule', $2)
+    ON CONFLICT DO NOTHING
+"""
 
 
 class Play:
@@ -140,14 +74,23 @@ class Play:
             for door in doors
         ]
         self._air: list[Item] = []
+        self._owed: list[list[Item]] = []  # deliveries that were not answered: Facebook repeats them
         self._sent: list[list[Item]] = []
         self._recent: list[tuple[str, str, str]] = []
         self._turn = 0
+        self._falls_in = 0
+        self.unheard: set[str | None] = set()  # of which messages webhooks were lost
 
     @property
     def mirror(self) -> Mirror:
         """What there is to compare."""
-        return Mirror(self.world, self.stage.pool, self.delivered, self.told, self.ledger)
+        unheard = self.unheard | {item.mid for items in (self._air, *self._owed) for item in items}
+        return Mirror(self.world, self.stage.pool, self.delivered, self.told, self.ledger, unheard)
+
+    @property
+    def is_spooling(self) -> bool:
+        """Whether something that was acknowledged is not in Postgres yet."""
+        return any(door.spooled for door in self._doors)
 
     def _note(self, item: Item) -> None:
         self.delivered.note(item)
@@ -165,8 +108,10 @@ class Play:
         self.stage.graph.hooks.clear()
         while self._air:
             await self._do_arrive(0, 4)
+        while self._owed:
+            await self._do_repeat(0)
         await self._do_drain()
-        while any(door.is_away for door in self._doors) or any(door.spooled for door in self._doors):
+        while any(door.is_away or door.spooled for door in self._doors):
             await self._do_drain()
         self.stage.clock.advance(QUIET_SECONDS)
 
@@ -246,18 +191,25 @@ class Play:
 
     async def _do_lose(self, k: int) -> None:
         if self._air:
-            del self._air[k % len(self._air)]
+            self.unheard.add(self._air.pop(k % len(self._air)).mid)
 
     async def _do_repeat(self, k: int) -> None:
-        if self._sent:
+        if self._owed:
+            await self._post(self._owed.pop(k % len(self._owed)))
+        elif self._sent:
             await self._post(self._sent[k % len(self._sent)])
 
     async def _do_wait(self, seconds: float) -> None:
         self.stage.clock.advance(seconds)
 
-    async def _do_trouble(self, fault: str, call: int) -> None:
-        """Let the n-th call from now on go wrong."""
-        self.stage.faults.add(Fault(fault, first=call, times=1))
+    async def _do_trouble(self, fault: str, call: int, times: int) -> None:
+        """Let the n-th call from now on go wrong, and some after it."""
+        self.stage.faults.add(Fault(fault, first=call, times=times))
+
+    async def _do_ill(self, k: int, fault: str, times: int) -> None:
+        """Let a conversation not be read by itself for a while."""
+        threads = [thread for page in self.world.pages for thread in self.world.threads(page)]
+        self.stage.faults.add(Fault(fault, path=threads[k % len(threads)].thread_id, times=times))
 
     def _meanwhile(self, during: Sequence[tuple[int, Step]]) -> None:
         """Do steps in the midst of a walk, after its n-th call."""
@@ -272,7 +224,10 @@ class Play:
     async def _do_sync(self, kind: str, during: Sequence[tuple[int, Step]]) -> None:
         self._meanwhile(during)
         for page in self.world.pages:
-            await self.stage.ask(kind, page, **self._window(kind))
+            if kind == "night":
+                await self.stage.do(NIGHT, page.id, CALLS_A_NIGHT)
+            else:
+                await self.stage.ask(kind, page, **self._window(kind))
         await self._work()
         self.stage.graph.hooks.clear()
 
@@ -297,6 +252,22 @@ class Play:
         self.stage.between.before = None
         await self._work()
 
+    async def _do_fall(self, kind: str, step: int) -> None:
+        """Kill whoever stores the n-th step, in the midst of its transaction; somebody else goes on."""
+        self._falls_in = step
+        await self._do_sync(kind, [])
+        self._falls_in = 0
+        await self._work()
+
+    async def upsert_or_fall(self, connection: Connection, rows: Rows) -> Counts:
+        """What workers store their rows with."""
+        done = await upsert(connection, rows)
+        if self._falls_in:
+            self._falls_in -= 1
+            if not self._falls_in:
+                raise Killed
+        return done
+
     async def _do_rush(self, n: int, kind: str) -> None:
         """Let webhooks come by both doors at once, while workers sync."""
         items, self._air = self._air[:n], self._air[n:]
@@ -308,8 +279,32 @@ class Play:
         """Let Postgres be away for the webhooks of a door: what comes by it is spooled until somebody drains."""
         self._doors[door].durable.went_away("the play says so")
 
+    async def _do_doubt(self, door: int) -> None:
+        """Let Postgres commit a door's next group, and nobody hear of it."""
+        self._doors[door].ingestor.doubt()
+
+    async def _do_crash(self, n: int, when: When, posts: int, is_other_first: bool) -> None:  # noqa: FBT001 - drawn
+        """Kill a door while it stores what is posted, or what it has spooled; who posted will repeat it."""
+        door = self._doors[n]
+        self.done["crashed"] += 1
+        if door.spooled:
+            await door.crash(when, [self._drained(door)])
+        else:
+            items, self._air = self._air[:posts], self._air[posts:]
+            done = await door.crash(when, [self._senders[n].deliver([item]) for item in items])
+            self._sent += [[item] for item, is_done in zip(items, done, strict=True) if is_done]
+            self._owed += [[item] for item, is_done in zip(items, done, strict=True) if not is_done]
+        if is_other_first:
+            await self._doors[1 - n].spool.adopt()
+        await door.start_again()
+
+    async def _drained(self, door: Door) -> bool:
+        await door.drain.run_once()
+        return True
+
     async def _do_drain(self) -> None:
         for door in self._doors:
+            await door.spool.adopt()
             await door.drain.run_once()
 
 
@@ -317,19 +312,9 @@ class Play:
 async def play(
     pools: Sequence[Pool], folder: Path, seed: int, behaviour: dict[str, Any], **world: Any
 ) -> AsyncIterator[Play]:
-    """Set a play up on an empty database; each pool is that of a door."""
+    """Set a play up on an empty database; each pool is that of a door, and all doors spool into one folder."""
     async with AsyncExitStack() as stack:
-        doors: list[Door] = []
-        reader = DeliveryReader()
-        for pool in pools:
-            spool = await stack.enter_async_context(Spool(folder / f"{len(doors)}", max_bytes=2**30))
-            ingestor = Ingestor(pool)
-            durable = Durable(GroupCommit(ingestor), spool, reader)
-            drain = Drain(spool, pool, ingestor, reader, durable)
-            await stack.enter_async_context(durable.group_commit)
-            receiver = Receiver(durable, secrets=[SECRET], verify_tokens=[VERIFY_TOKEN])
-            http = await stack.enter_async_context(client_of(receiver))
-            doors.append(Door(http, spool, durable, drain))
+        doors = [await stack.enter_async_context(Door(pool, folder / "spool")) for pool in pools]
         stage = Stage(pools[0], pages=2, seed=seed, behaviour=Behaviour(**behaviour), **world)
         stack.push_async_callback(stage.http.aclose)
         await stage.add_pages()
@@ -337,4 +322,8 @@ async def play(
             async with pools[0].acquire() as connection:
                 for page in stage.world.pages:
                     await put_capabilities(connection, page.id, [Capability(SINCE, "honoured")])
-        yield Play(stage, doors)
+        playing = Play(stage, doors)
+        stack.enter_context(mock.patch("reconciler.steps.upsert", playing.upsert_or_fall))
+        if stage.behaviour.order == "newest_first":
+            stack.enter_context(mock.patch("reconciler.walk.STOP_AFTER", STOP_AFTER))
+        yield playing

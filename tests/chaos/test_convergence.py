@@ -18,17 +18,19 @@ from hypothesis import strategies as st
 from sql.pool import Pool, open_pool
 from tests.chaos import verdict
 from tests.chaos.figures import note_figures
-from tests.chaos.play import BEHAVIOURS, STEPS, play
+from tests.chaos.play import play
+from tests.chaos.steps import BEHAVIOURS, STEPS, SYNCS
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.chaos.play import Step
+    from tests.chaos.steps import Step
 
 EXAMPLES = int(os.environ.get("MIRROR_EXAMPLES", "0"))
-# Of a Page: few that meet often, or, where there is time, so many that a walk stops among them.
-CONVERSATIONS = st.sampled_from((4, 4, 4, 40)) if EXAMPLES else st.just(4)
+# Of a Page: few that meet often, or more than a walk reads before it stops; where there is time, as many as in earnest.
+CONVERSATIONS = st.sampled_from((4, 4, 12, 40) if EXAMPLES else (4, 4, 12))
+MESSAGES = st.sampled_from((3, 12))  # of a conversation: all nested in a list's answer, or more
 # One event that is told twice, as ours and in standby, since the thread was passed on within a millisecond.
 SAME_MOMENT: list[Step] = [("happen", what, 0) for what in ("person", "refer", "pass", "refer")]
 EMPTIED = """
@@ -54,24 +56,29 @@ async def empty(pool: Pool) -> None:
 
 
 @pytest.mark.timeout(900)  # nothing in it waits for a clock: it takes what a loaded machine takes
-@given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS, conversations=CONVERSATIONS)
-@example(steps=SAME_MOMENT, seed=0, behaviour={}, conversations=4)
+@given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS, conversations=CONVERSATIONS, messages=MESSAGES)
+@example(steps=SAME_MOMENT, seed=0, behaviour={}, conversations=4, messages=3)
 @settings(
-    max_examples=EXAMPLES or 8,
+    max_examples=EXAMPLES or 30,
     derandomize=not EXAMPLES,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_any_interleaving_of_webhooks_syncs_and_crashes_ends_in_the_truth(
-    pools: tuple[Pool, Pool], steps: list[Step], seed: int, behaviour: dict[str, Any], conversations: int
+    pools: tuple[Pool, Pool], steps: list[Step], seed: int, behaviour: dict[str, Any], conversations: int, messages: int
 ) -> None:
     await empty(pools[0])
     with TemporaryDirectory() as folder:
-        async with play(pools, Path(folder), seed, behaviour, conversations=conversations, messages=3) as playing:
+        async with play(
+            pools, Path(folder), seed, behaviour, conversations=conversations, messages=messages
+        ) as playing:
             for step in steps:
                 await playing.step(step)
+                if step[0] in SYNCS and not playing.is_spooling:
+                    assert await verdict.of_what_was_wholly_told(playing.mirror) == []
             await playing.settle()
+            assert await verdict.of_what_was_wholly_told(playing.mirror) == []
             await playing.sync("incremental")
             assert await verdict.after_a_sync(playing.mirror) == []
             await playing.sync("audit")

@@ -44,8 +44,12 @@ def compare_told(true: MessageTruth, row: asyncpg.Record | None, items: Iterable
             yield f"{true.mid} was unsent at {row['deleted_at']}"
         return
     yield from _compare_original(true, row, came_live=came_live, is_echo=bool(told["echo"]))
-    edits = {n: value[1] for n, value in (row["edits"] or {}).items()}
-    expected = {str(i.value["message_edit"]["num_edit"]): i.value["message_edit"]["text"] for i in told["message_edit"]}
+    yield from _compare_words(true, row, [item for kind in LIVE for item in told[kind]])
+    edits = {n: (abs(value[0]), value[1]) for n, value in (row["edits"] or {}).items()}
+    expected = {
+        str(item.value["message_edit"]["num_edit"]): (item.at_ms, item.value["message_edit"]["text"])
+        for item in told["message_edit"]
+    }
     if edits != expected:
         yield f"{true.mid} has the edits {edits}, told were {expected}"
 
@@ -64,6 +68,18 @@ def _compare_original(true: MessageTruth, row: asyncpg.Record, *, came_live: boo
         yield f"{true.mid} was sent by {row['app_id']}"
     if original.get("reply_to") != true.reply_to:
         yield f"{true.mid} replies to {original.get('reply_to')}, not {true.reply_to}"
+
+
+def _compare_words(true: MessageTruth, row: asyncpg.Record, live: Iterable[Item]) -> Iterator[str]:
+    """What it said before it was edited, and what the button was for whose tap it was."""
+    original: dict[str, Any] = row["original"] or {}
+    for item in live if not true.is_deleted else ():
+        body = item.value.get("message") or {"text": item.value["postback"]["title"]}
+        if original.get("text") != body.get("text"):
+            yield f"{true.mid} first said {original.get('text')!r}, not {body.get('text')!r}"
+        payload = item.value.get("postback", {}).get("payload")
+        if payload is not None and original.get("postback", {}).get("payload") != payload:
+            yield f"{true.mid} was the tap of {original.get('postback')}, not of {payload}"
 
 
 def compare_events(told: Iterable[Item], rows: Iterable[asyncpg.Record]) -> Iterator[str]:

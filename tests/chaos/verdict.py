@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from app.demo.comparison import Difference, at, compare_conversations, compare_messages
 from sql.export import export_conversations, export_messages
 from sql.json_values import dumps
+from tests.chaos.shown import compare_shown
 from tests.chaos.told import LIVE, compare_events, compare_told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import asyncpg
 
@@ -30,6 +31,7 @@ class Mirror(NamedTuple):
     delivered: Delivered
     told: list[Item]
     ledger: Ledger
+    unheard: Collection[str | None] = ()  # of which messages a webhook did not arrive
 
     async def rows(self, query: str, *values: object) -> list[asyncpg.Record]:
         async with self.pool.acquire() as connection:
@@ -39,6 +41,18 @@ class Mirror(NamedTuple):
         """The messages of a Page by their mids, without what is only referred to."""
         rows = await self.rows("SELECT * FROM messages WHERE page_id = $1 AND sent_at IS NOT NULL", page_id)
         return {row["mid"]: row for row in rows}
+
+
+async def of_what_was_wholly_told(mirror: Mirror) -> list[str]:
+    """Messages of which every webhook arrived: whatever syncs have read meanwhile, they are the truth at any moment."""
+    found: list[Difference] = []
+    for page in mirror.world.pages:
+        whole = {mid for mid, kinds in mirror.delivered.kinds.items() if kinds & LIVE and mid not in mirror.unheard}
+        truth = [true for true in mirror.world.true_messages(page.id) if true.mid in whole]
+        async with mirror.pool.acquire() as connection:
+            rows = [row for row in await export_messages(connection, page.id) if row["mid"] in whole]
+        found += compare_messages(page.id, truth, rows, mirror.delivered.kinds)
+    return [f"{difference.kind}: {difference.key}: {difference.what}" for difference in found]
 
 
 async def after_a_sync(mirror: Mirror) -> list[str]:
@@ -83,11 +97,15 @@ def _wrong_after_a_sync(mirror: Mirror, true: MessageTruth, row: asyncpg.Record)
 async def after_an_audit(mirror: Mirror) -> list[str]:
     """Everything else that Graph shows: texts after edits, reactions, attachments; people and their receipts."""
     found: list[Difference] = []
+    beside: list[str] = []
     for page in mirror.world.pages:
         truth = mirror.world.truth(page.id)
         async with mirror.pool.acquire() as connection:
             messages = await export_messages(connection, page.id)
             conversations = await export_conversations(connection, page.id)
+            beside += await compare_shown(
+                connection, mirror.world, page.id, mirror.delivered.kinds, mirror.delivered.watermarks
+            )
         found += compare_messages(page.id, truth.messages, messages, mirror.delivered.kinds)
         found += compare_conversations(page.id, truth.conversations, conversations, mirror.delivered.watermarks)
         shown = {row["psid"]: row for row in await mirror.rows(_CONVERSATIONS, page.id)}
@@ -97,7 +115,26 @@ async def after_an_audit(mirror: Mirror) -> list[str]:
             if row is not None and row["updated_time"] != updated_time:
                 what = f"updated_time is {row['updated_time']}, not {updated_time}"
                 found.append(Difference(page.id, true.psid, "wrong", what))
-    return [f"{difference.kind}: {difference.key}: {difference.what}" for difference in found]
+        beside += [f"{mid} is in no list, and nobody marked it" for mid in await _not_marked(mirror, page.id)]
+    return beside + [f"{difference.kind}: {difference.key}: {difference.what}" for difference in found]
+
+
+async def _not_marked(mirror: Mirror, page_id: str) -> list[str]:
+    """Messages that were unsent, of which no webhook came: the audit must have noticed that Graph lists them no more.
+
+    But for the tap of a button, which Graph need not show.
+    """
+    rows = await mirror.messages(page_id)
+    gone = [true.mid for true in mirror.world.true_messages(page_id) if true.is_deleted]
+    kinds = mirror.delivered.kinds
+    return [
+        mid
+        for mid in gone
+        if mid in rows
+        and "unsend" not in kinds.get(mid, ())
+        and (rows[mid]["sync_seen_at"] is not None or "postback" not in kinds.get(mid, ()))
+        and rows[mid]["absent_since"] is None
+    ]
 
 
 async def of_what_was_told(mirror: Mirror) -> list[str]:
@@ -120,10 +157,17 @@ async def of_what_was_told(mirror: Mirror) -> list[str]:
     found += mirror.ledger.differences({row["body"]: row["times"] for row in journal})
     found += [str(dict(row)) for row in await mirror.rows(_LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST)]
     found += [str(dict(row)) for row in await mirror.rows(_TOMBSTONES_WITH_CONTENT)]
+    found += [str(dict(row)) for row in await mirror.rows(_BROUGHT_BY_NO_DELIVERY_OF_ITS_OWN)]
     found += [str(dict(row)) for row in await mirror.rows("SELECT * FROM webhook_deliveries WHERE state <> 'stored'")]
     return found
 
 
+_BROUGHT_BY_NO_DELIVERY_OF_ITS_OWN = """
+    SELECT m.mid, m.delivery_day, m.delivery_id FROM messages AS m
+    LEFT JOIN webhook_deliveries AS d ON d.day = m.delivery_day AND d.id = m.delivery_id
+    WHERE (m.webhook_seen_at IS NOT NULL OR m.is_deleted)
+    AND (d.id IS NULL OR position(convert_to(substr(m.mid, 3), 'UTF8') in d.body) = 0)
+"""
 _CONVERSATIONS = "SELECT psid, updated_time FROM conversations WHERE page_id = $1"
 _LAST_MESSAGES_THAT_ARE_NOT_THE_NEWEST = """
     SELECT c.psid, c.last_message_mid, c.last_message_at, c.snippet, newest.mid, newest.sent_at, newest.text
