@@ -140,13 +140,16 @@ BEGIN
 END
 $$;
 
--- Take away the reactions of messages that were unsent.
-CREATE FUNCTION delete_reactions(stored stored_message[]) RETURNS void LANGUAGE plpgsql
+-- Take away the reactions of messages that were unsent, and that audits had found missing: now it is known why.
+CREATE FUNCTION conclude_unsends(stored stored_message[]) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM message_reactions AS r
     USING unnest(stored) AS s
     WHERE s.is_deleted AND r.page_id = s.page_id AND r.mid = s.mid;
+    UPDATE messages AS m SET absent_since = NULL, missing_in_graph_since = NULL
+    FROM unnest(stored) AS s
+    WHERE s.is_deleted AND m.page_id = s.page_id AND m.mid = s.mid AND m.absent_since IS NOT NULL;
 END
 $$;
 
@@ -232,7 +235,7 @@ BEGIN
         INTO of_chunk, any_deleted, any_snapshot
         FROM s;
         IF any_deleted THEN
-            PERFORM delete_reactions(of_chunk);
+            PERFORM conclude_unsends(of_chunk);
         END IF;
         IF any_snapshot THEN
             PERFORM apply_reaction_snapshots(of_chunk, at);

@@ -197,7 +197,7 @@ MESSAGES = [
         "unsend",
         "reactions outlive it",
         UPSERT,
-        "            PERFORM delete_reactions(of_chunk);\n",
+        "            PERFORM conclude_unsends(of_chunk);\n",
         "            NULL;\n",
     ),
     _in_attachments(

@@ -8,6 +8,8 @@ import pytest
 
 from reconciler.audit import is_same
 from sql.audit_threads import Seen
+from sql.rows import Message, Rows
+from sql.upsert import upsert
 from tests.reconciler.auditing import CONVERSATIONS, LONG, MESSAGES, absent, audit, counts, message, states
 from tests.reconciler.stage import behaviour
 
@@ -164,6 +166,26 @@ async def test_only_what_two_audits_did_not_find_is_missing_and_it_stays(make_st
     assert 0 < (row["missing_in_graph_since"] - first).total_seconds() <= 60
     assert row["text"] is not None
     assert not row["is_deleted"]
+
+
+async def test_what_turns_out_to_be_unsent_is_missing_no_more(make_stage: MakeStage) -> None:
+    stage = await make_stage()
+    thread = stage.threads()[4]
+    [mid] = stage.say(thread)
+    await stage.sync("full")
+    stage.clock.advance(3600)
+    stage.world.unsend(mid)
+    await audit(stage)
+    await audit(stage)
+    assert await absent(stage) == {mid: True}
+    rows = Rows()
+    rows.add([Message(stage.page.id, mid, thread.psid, deleted_at=stage.clock())])  # the webhook comes late
+    async with stage.pool.acquire() as connection, connection.transaction():
+        await upsert(connection, rows)
+    assert await absent(stage) == {}
+    found = await audit(stage)
+    assert found["messages_missing"] == 0
+    assert (await message(stage, mid))["is_deleted"]
 
 
 async def test_what_is_listed_again_by_whatever_run_is_missing_no_more(make_stage: MakeStage) -> None:
