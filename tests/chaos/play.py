@@ -186,7 +186,11 @@ class Play:
 
     async def _post(self, items: list[Item]) -> None:
         self._turn += 1
-        assert await self._senders[self._turn % len(self._senders)].deliver(items), "a delivery was refused"
+        try:
+            assert await self._senders[self._turn % len(self._senders)].deliver(items), "a delivery was refused"
+        except asyncio.CancelledError:  # with the worker in whose midst it came: nobody took the answer
+            self._owed.append(items)
+            raise
         self._sent.append(items)
 
     async def _do_lose(self, k: int) -> None:
