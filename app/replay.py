@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.webhook.projection import Door
@@ -14,24 +15,40 @@ from sql.ingest import Ingest, Ingestor
 from sql.rows import Counts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import asyncpg
 
+    from sql.deliveries import Place
     from sql.pool import Pool
 
 DELIVERIES_AT_ONCE = 50  # each may have 4 MiB
 
 
 class Replayed(NamedTuple):
-    """What a replay did: deliveries read, those that still hold dead letters, rows new and changed."""
+    """What a replay did: deliveries read, those that still hold dead letters, rows new and changed.
+
+    `last` is the last delivery that was read, where there may be more and the time was over.
+    """
 
     deliveries: int
     still_dead: int
     inserted: int
     updated: int
+    last: Place | None = None
 
 
-async def replay(pool: Pool, which: JournalFilter) -> Replayed:
-    """Write every delivery of the filter again; doing it twice changes nothing more.
+async def replay(
+    pool: Pool,
+    which: JournalFilter,
+    *,
+    after: Place | None = None,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Replayed:
+    """Write every delivery of the filter again, oldest first; doing it twice changes nothing more.
+
+    From just `after` a delivery on, if one is given; it ends when so many seconds are over, but never before a chunk.
 
     Raises:
         OSError, asyncpg.PostgresError: the database went away; start it again, what was done stays done.
@@ -39,13 +56,16 @@ async def replay(pool: Pool, which: JournalFilter) -> Replayed:
     """
     ingestor = Ingestor(pool, replaying=True, redacted=redacted)
     deliveries = still_dead = 0
-    counts = Counts()
-    async for rows in all_deliveries(pool, which, chunk=DELIVERIES_AT_ONCE):
+    counts, ends_at, last = Counts(), clock() + seconds if seconds is not None else None, None
+    async for rows in all_deliveries(pool, which, chunk=DELIVERIES_AT_ONCE, after=after):
         counts += await _write(pool, ingestor, rows)
         deliveries += len(rows)
         async with pool.acquire() as connection:  # not what was read: Postgres may refuse what reads well
             still_dead += await count_dead(connection, [(row["day"], row["id"]) for row in rows])
-    return Replayed(deliveries, still_dead, counts.inserted, counts.updated)
+        if ends_at is not None and clock() >= ends_at and len(rows) == DELIVERIES_AT_ONCE:
+            last = (rows[-1]["received_at"], rows[-1]["id"])
+            break
+    return Replayed(deliveries, still_dead, counts.inserted, counts.updated, last)
 
 
 async def _write(pool: Pool, ingestor: Ingestor, rows: list[asyncpg.Record]) -> Counts:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sql.rows import Delivery
     from sql.upsert import Connection
 
+    Place = tuple[datetime, UUID]  # of a delivery: its time and its id
+
 DAYS_AHEAD = 7
 DROP_WAITS_MS = 200
 SEARCHED_AT_ONCE = 20_000  # deliveries: with 1 KiB each some 20 MB
@@ -99,7 +101,7 @@ _CHOSEN = """
 
 
 async def read_deliveries(
-    connection: Connection, which: JournalFilter, *, limit: int, after: tuple[datetime, UUID] | None = None
+    connection: Connection, which: JournalFilter, *, limit: int, after: Place | None = None
 ) -> list[asyncpg.Record]:
     """Read deliveries with their bodies, oldest first, up to `limit`, from just after (received_at, id)."""
     return await connection.fetch(
@@ -118,7 +120,7 @@ async def read_deliveries(
 
 
 async def list_deliveries(
-    connection: Connection, which: JournalFilter, *, limit: int, before: tuple[datetime, UUID] | None = None
+    connection: Connection, which: JournalFilter, *, limit: int, before: Place | None = None
 ) -> list[asyncpg.Record]:
     """Read deliveries without their bodies, newest first, up to `limit`, from just before (received_at, id)."""
     return await connection.fetch(
@@ -142,7 +144,7 @@ async def find_deliveries(
     which: JournalFilter,
     wanted: bytes,
     *,
-    before: tuple[datetime, UUID] | None = None,
+    before: Place | None = None,
 ) -> tuple[list[asyncpg.Record], asyncpg.Record | None]:
     """Read deliveries whose bodies hold some bytes, as `list_deliveries` does, of the next SEARCHED_AT_ONCE.
 
@@ -185,9 +187,10 @@ async def show_delivery(connection: Connection, delivery_id: UUID) -> asyncpg.Re
     )
 
 
-async def all_deliveries(pool: Pool, which: JournalFilter, *, chunk: int = 200) -> AsyncIterator[list[asyncpg.Record]]:
-    """Read every delivery of a filter, a chunk at a time; no connection is held between two."""
-    after = None
+async def all_deliveries(
+    pool: Pool, which: JournalFilter, *, chunk: int = 200, after: Place | None = None
+) -> AsyncIterator[list[asyncpg.Record]]:
+    """Read every delivery of a filter, a chunk at a time, from just after a place on; no connection is held between."""
     while True:
         async with pool.acquire() as connection:
             rows = await read_deliveries(connection, which, limit=chunk, after=after)

@@ -37,6 +37,8 @@ class _ReplayBody(Shape):
     ids: list[UUID] | None = Field(None, min_length=1, max_length=1000)
     since: Instant | None = None
     until: Instant | None = None
+    wait_seconds: int = Field(20, ge=0, le=120, description="when this is over, `next` says where to go on")
+    cursor: str | None = Field(None, description="the `next` of the answer before")
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -80,7 +82,10 @@ async def show(request: Request) -> Response:
 
 
 async def start_replay(request: Request) -> Response:
-    """Replay dead letters, deliveries by id, or a time range; answers when it is done."""
+    """Replay dead letters, deliveries by id, or a time range, oldest first.
+
+    Answers when it is done, or after `wait_seconds`: then ask again with `next` as `cursor` to go on, until it is null.
+    """
     body = await read_json(request, _ReplayBody)
     which = JournalFilter(
         only_dead=body.state == "dead",
@@ -88,7 +93,10 @@ async def start_replay(request: Request) -> Response:
         until=body.until,
         ids=tuple(body.ids) if body.ids is not None else None,
     )
-    return Json((await replay(request.state.pool, which))._asdict())
+    after = from_cursor(body.cursor, datetime, UUID) if body.cursor is not None else None
+    done = await replay(request.state.pool, which, after=after, seconds=body.wait_seconds)
+    told = {name: getattr(done, name) for name in Replayed.model_fields if name != "next"}
+    return Json({**told, "next": to_cursor(*done.last) if done.last is not None else None})
 
 
 ENDPOINTS = [

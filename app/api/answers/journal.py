@@ -44,3 +44,4 @@ class Replayed(Told):
     still_dead: int
     inserted: int
     updated: int
+    next: str | None = Field(description="pass it as `cursor` to go on; null: all is done")

@@ -25,10 +25,10 @@ async def journal(service: Service, **params: str | int) -> list[dict[str, Any]]
     return rows
 
 
-async def replay(service: Service, **body: Any) -> dict[str, int]:
+async def replay(service: Service, **body: Any) -> dict[str, Any]:
     response = await service.http.post("/api/deliveries/replay", json=body)
     assert response.status_code == 200, response.text
-    done: dict[str, int] = response.json()
+    done: dict[str, Any] = response.json()
     return done
 
 
@@ -103,9 +103,9 @@ async def test_a_later_version_replays_dead_letters_and_a_second_replay_changes_
     assert await messages(service) == ["m_0", "m_1", "m_2"]
     (dead,) = await journal(service, state="dead")
     assert dead["replayed_at"] is not None
-    assert await replay(service, state="dead") == {"deliveries": 1, "still_dead": 1, "inserted": 0, "updated": 0}
-    again = await replay(service, since="2026-01-01")
-    assert again == {"deliveries": 4, "still_dead": 1, "inserted": 0, "updated": 0}
+    nothing_new = {"still_dead": 1, "inserted": 0, "updated": 0, "next": None}
+    assert await replay(service, state="dead") == {"deliveries": 1, **nothing_new}
+    assert await replay(service, since="2026-01-01") == {"deliveries": 4, **nothing_new}
 
 
 async def test_deliveries_are_replayed_by_id_or_by_time(service: Service) -> None:
@@ -130,6 +130,25 @@ async def test_more_replays_at_once_than_connections_all_end(service: Service) -
     assert await messages(service) == ["m_0", "m_1", "m_2"]
 
 
+async def test_a_long_replay_answers_in_time_and_goes_on_where_it_stopped(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.replay.DELIVERIES_AT_ONCE", 2)
+    for n in range(5):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    await forget(service)
+    asked: dict[str, Any] = {"since": "2026-01-01", "wait_seconds": 0}
+    for number, mids in ((2, ["m_0", "m_1"]), (2, ["m_0", "m_1", "m_2", "m_3"]), (1, [f"m_{n}" for n in range(5)])):
+        done = await replay(service, **asked)
+        assert (done["deliveries"], await messages(service)) == (number, mids)
+        asked["cursor"] = done["next"]
+    assert done["next"] is None
+    assert_problem(
+        await service.http.post("/api/deliveries/replay", json={"state": "dead", "cursor": "x"}), 422, "cursor"
+    )
+    assert (await replay(service, since="2026-01-01"))["deliveries"] == 5
+
+
 async def test_a_replay_of_nothing_in_particular_is_a_422_problem(service: Service) -> None:
     assert_problem(await service.http.post("/api/deliveries/replay", json={}), 422)
     assert_problem(await service.http.post("/api/deliveries/replay"), 422)
@@ -141,6 +160,8 @@ async def test_a_replay_of_nothing_in_particular_is_a_422_problem(service: Servi
         ("state", "stored"),
         ("since", "soon"),
         ("until", 5),
+        ("wait_seconds", -1),
+        ("wait_seconds", 121),
     ]
     for field, value in wrong:
         response = await service.http.post("/api/deliveries/replay", json={field: value})
