@@ -9,7 +9,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -18,21 +18,21 @@ from hypothesis import strategies as st
 from sql.pool import Pool, open_pool
 from tests.chaos import verdict
 from tests.chaos.figures import note_figures
+from tests.chaos.known_plays import KNOWN
 from tests.chaos.play import play
 from tests.chaos.steps import BEHAVIOURS, STEPS, SYNCS
 from tests.conftest import new_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.chaos.steps import Step
 
+Test = TypeVar("Test", bound="Callable[..., Any]")
 EXAMPLES = int(os.environ.get("MIRROR_EXAMPLES", "0"))
 # Of a Page: few that meet often, or more than a walk reads before it stops; where there is time, as many as in earnest.
 CONVERSATIONS = st.sampled_from((4, 4, 12, 40) if EXAMPLES else (4, 4, 12))
 MESSAGES = st.sampled_from((3, 12))  # of a conversation: all nested in a list's answer, or more
-# One event that is told twice, as ours and in standby, since the thread was passed on within a millisecond.
-SAME_MOMENT: list[Step] = [("happen", what, 0) for what in ("person", "refer", "pass", "refer")]
 EMPTIED = """
     SELECT string_agg(format('DELETE FROM %I', relname), '; ') FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
@@ -55,9 +55,16 @@ async def empty(pool: Pool) -> None:
         await connection.execute(await connection.fetchval(EMPTIED))
 
 
+def known(test: Test) -> Test:
+    """Try the known plays first."""
+    for play_ in KNOWN.values():
+        test = example(**play_._asdict())(test)
+    return test
+
+
 @pytest.mark.timeout(900)  # nothing in it waits for a clock: it takes what a loaded machine takes
 @given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS, conversations=CONVERSATIONS, messages=MESSAGES)
-@example(steps=SAME_MOMENT, seed=0, behaviour={}, conversations=4, messages=3)
+@known
 @settings(
     max_examples=EXAMPLES or 30,
     derandomize=not EXAMPLES,
