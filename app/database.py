@@ -119,7 +119,7 @@ async def prepare(dsn: str) -> list[str]:
     """
     try:
         connection = await connect(dsn, timeout=CONNECT_WITHIN_SECONDS)
-    except (ValueError, asyncpg.InterfaceError):
+    except (ValueError, KeyError, asyncpg.InterfaceError):  # KeyError: it names no user, and our account has no name
         # the reason would quote the address, and what is wrong most often is a password that is not encoded
         raise DatabaseError(
             "DATABASE_URL can't be read: it looks like postgresql://user:password@host:5432/database, "
@@ -137,6 +137,11 @@ async def prepare(dsn: str) -> list[str]:
         applied = [migration.name for migration in await migrate(connection)]
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, MigrationError) as error:
         reason = error.__cause__ if isinstance(error, MigrationError) else error
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise DatabaseError(
+                f"the user that DATABASE_URL names lacks a right: {error}. It has to own the database's tables, and to "
+                "be allowed to create some in the schema public"
+            ) from None
         if reason is None or not is_away(reason):
             raise
         raise DatabaseAwayError(f"the database went away: {describe(reason)}") from None

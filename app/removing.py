@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -40,6 +40,12 @@ log = structlog.get_logger(__name__)
 EVERY_SECONDS = 30.0
 
 
+class Removed(NamedTuple):
+    """What became of a Page's webhooks: `why_subscribed` is None where they have ended or were to be left."""
+
+    why_subscribed: str | None
+
+
 class StillSubscribedError(Exception):
     """Graph can't be asked now to end the Page's webhooks, and only its token can: nothing was done."""
 
@@ -49,8 +55,8 @@ class StillSubscribedError(Exception):
 
 async def remove(
     pool: Pool, watchdog: Watchdog, page_id: str, *, unsubscribe: bool, erase: bool, now: datetime | None = None
-) -> bool:
-    """Remove a Page; returns whether there was one. What is to be erased goes once `PageEraser` sees to it.
+) -> Removed | None:
+    """Remove a Page; returns None when there is none. What is to be erased goes once `PageEraser` sees to it.
 
     Where Graph refuses for good to end the webhooks, as with a dead token, they go on, and what they bring is stored.
 
@@ -58,18 +64,20 @@ async def remove(
         StillSubscribedError: Graph can't be asked now.
 
     """
+    why_subscribed = None
     if unsubscribe:
         try:
             await watchdog.unsubscribe(page_id)
         except (GraphUnavailable, RateLimited) as error:
             raise StillSubscribedError(str(error)) from None
         except (GraphError, TokenUnreadableError) as error:
-            log.warning("removed_page_stays_subscribed", page_id=page_id, reason=str(error))
+            why_subscribed = str(error)
+            log.warning("removed_page_stays_subscribed", page_id=page_id, reason=why_subscribed)
     async with pool.acquire() as connection, connection.transaction():
         removed = await remove_page(connection, page_id)
         if removed and erase:
             await request_page_erasure(connection, page_id, now=now or datetime.now(UTC))
-    return removed
+    return Removed(why_subscribed) if removed else None
 
 
 class PageEraser:

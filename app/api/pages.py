@@ -204,7 +204,7 @@ async def remove(request: Request) -> Response:
         raise ProblemError(
             502, f"{error}; try again, or leave them on with unsubscribe=false", field="unsubscribe"
         ) from None
-    if not removed:
+    if removed is None:
         raise _no_page(page_id)
     return Response(status_code=202 if query.data == "erase" else 204)
 

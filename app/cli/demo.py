@@ -37,7 +37,7 @@ def demo(
     try:
         wrong = asyncio.run(Demo(Options(seconds, pages, seed, port, keep), folder, console).run())
     except DemoError as error:
-        console.print(f"the demo failed: {error}", markup=False)
+        console.print(f"the demo failed: {error}")
         raise typer.Exit(1) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -51,8 +51,8 @@ def doctor(
 
 def _show(title: str, findings: list[Finding]) -> bool:
     """Print findings; returns whether nothing is wrong."""
-    console.print(title, style="bold", markup=False)
+    console.print(title, style="bold")
     for finding in findings:
         console.print(f"  {finding.verdict.value:5}", style=_STYLES[finding.verdict], end=" ")
-        console.print(f"{finding.name}: {finding.text}", markup=False, highlight=False)
+        console.print(f"{finding.name}: {finding.text}", highlight=False)
     return all(finding.verdict is not Verdict.WRONG for finding in findings)

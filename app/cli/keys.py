@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from app.cli.session import console, opened, read_settings
+from app.cli.session import console, opened, print_table, read_settings
 from app.keys import new_key
 from app.settings import DatabaseSettings
 from sql.api_keys import add_key, list_keys, revoke_key
@@ -54,7 +54,7 @@ def show() -> None:
             at.isoformat(sep=" ", timespec="seconds") if at else "" for at in (key["created_at"], key["revoked_at"])
         )
         table.add_row(key["id"], key["name"], key["role"], made, key["created_by"], revoked)
-    console.print(table)
+    print_table(table)
 
 
 @cli.command()
@@ -67,6 +67,6 @@ def revoke(key_id: Annotated[str, typer.Argument(help="the key's id: the part be
             return await revoke_key(connection, key_id, datetime.now(UTC))
 
     if not asyncio.run(work()):
-        console.print(f"no key {key_id}", markup=False)
+        console.print(f"no key {key_id}")
         raise typer.Exit(1)
     console.print(f"key {key_id} revoked")

@@ -7,17 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from app.api.loss import loss_report
-from app.cli.session import console, instant, opened, read_settings
+from app.cli.session import console, instant, opened, print_table, read_settings
 from app.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-WIDTH = 160  # a row with its Page's whole id: a narrower terminal breaks it, which is better than "10..."
 
 
 def loss(
@@ -53,7 +50,7 @@ def loss(
             _lateness(row["webhook_lateness"]),
             _lateness(row["repair_lateness"]),
         )
-    Console(width=max(console.width, WIDTH)).print(table)
+    print_table(table)
     for window in report["outages"]:
         console.print(
             f"outage of {window['page_id']}: {window['began_at']:%Y-%m-%d %H:%M:%S} to {window['ended_at']:%H:%M:%S}, "

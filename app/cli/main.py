@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import asyncpg
 import typer
 
 from app.adding import PageRefusedError
@@ -13,7 +14,7 @@ from app.database import DatabaseError
 from app.removing import StillSubscribedError
 from app.settings import SettingsError
 from sql.embedded import EmbeddedPostgresError
-from sql.errors import MigrationError
+from sql.errors import MigrationError, describe, is_away
 from sql.pages import PageBusyError
 
 cli = typer.Typer(
@@ -58,6 +59,10 @@ def main() -> None:
         cli()
     except _TOLD as error:
         sys.exit(f"messenger-mirror: {error}")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+        if not is_away(error):
+            raise
+        sys.exit(f"messenger-mirror: the database went away: {describe(error)}. What was done stays done: try again")
     except KeyboardInterrupt:
         sys.exit(130)
 

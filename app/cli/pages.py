@@ -12,10 +12,10 @@ from rich.table import Table
 
 from app.adding import add_page
 from app.checking import check_page
-from app.cli.session import console, opened, read_settings
+from app.cli.session import console, opened, print_table, read_settings
 from app.importing import import_pages
 from app.reconciling import graph_client, new_watchdog
-from app.removing import PageEraser
+from app.removing import PageEraser, Removed
 from app.removing import remove as remove_page
 from app.settings import DatabaseSettings, Settings
 from reconciler.graph.errors import GraphError
@@ -51,7 +51,7 @@ def add(
             added, is_new = await add_page(pool, graph, tokens, token, page_id=page_id, name=name)
             troubles = await check_page(pool, graph, tokens, watchdog, added)
         console.print(f"Page {added} added" if is_new else f"Page {added} has a new token and is active")
-        console.print("; ".join(troubles) if troubles else "its webhooks are subscribed", markup=False)
+        console.print("; ".join(troubles) if troubles else "its webhooks are subscribed")
 
     asyncio.run(work())
 
@@ -78,7 +78,7 @@ def take_all(
 
     for page, troubles in asyncio.run(work()):
         more = page.reason or "; ".join(troubles) or "its webhooks are subscribed"
-        console.print(f"{page.page_id} {page.name or ''}: {page.outcome}; {more}", markup=False)
+        console.print(f"{page.page_id} {page.name or ''}: {page.outcome}; {more}")
 
 
 def _given(token: str | None, what: str) -> str:
@@ -104,7 +104,7 @@ def show() -> None:
         times = (page["last_synced_at"], page["watermark"])
         shown = (t.isoformat(sep=" ", timespec="seconds") if t else "never" for t in times)
         table.add_row(page["page_id"], page["name"] or "", page["state"], *shown, page["state_reason"] or "")
-    console.print(table)
+    print_table(table)
 
 
 @cli.command()
@@ -156,7 +156,7 @@ def subscribe(page_id: PageArgument) -> None:
             return await check_page(pool, graph, tokens, watchdog, page_id)
 
     troubles = asyncio.run(work())
-    console.print("; ".join(troubles) if troubles else "its webhooks are subscribed", markup=False)
+    console.print("; ".join(troubles) if troubles else "its webhooks are subscribed")
     if troubles:
         raise typer.Exit(1)
 
@@ -174,7 +174,7 @@ def unsubscribe(page_id: PageArgument) -> None:
     try:
         found = asyncio.run(work())
     except (GraphError, TokenUnreadableError) as error:
-        console.print(f"its webhooks could not be ended: {error}", markup=False)
+        console.print(f"its webhooks could not be ended: {error}")
         raise typer.Exit(1) from None
     if not found:
         _unknown(page_id)
@@ -193,22 +193,23 @@ def remove(
     if erase and not yes:
         typer.confirm(f"Erase all that was mirrored of Page {page_id}? It can't be undone", abort=True)
 
-    async def work() -> dict[str, int] | None:
+    async def work() -> tuple[Removed | None, dict[str, int]]:
         async with opened(settings) as pool, graph_client(settings) as graph:
             watchdog = new_watchdog(settings, pool, graph, TokenBox(settings.encryption_keys))
-            if not await remove_page(pool, watchdog, page_id, unsubscribe=not keep_webhooks, erase=erase):
-                return None
-            return await PageEraser(pool).run_once(page_id) if erase else {}
+            removed = await remove_page(pool, watchdog, page_id, unsubscribe=not keep_webhooks, erase=erase)
+            return removed, await PageEraser(pool).run_once(page_id) if removed and erase else {}
 
-    erased = asyncio.run(work())
-    if erased is None:
+    removed, erased = asyncio.run(work())
+    if removed is None:
         _unknown(page_id)
-    elif erased:
+    if erased:
         console.print(
             f"Page {page_id} removed; {erased['rows']} rows erased, {erased['deliveries']} deliveries redacted"
         )
     else:
         console.print(f"Page {page_id} removed; its conversations stay")
+    if removed.why_subscribed is not None:
+        console.print(f"its webhooks could not be ended, and what they bring is stored: {removed.why_subscribed}")
 
 
 def _unknown(page_id: str) -> NoReturn:

@@ -18,7 +18,7 @@ import uvicorn
 from app.arrival import START_WITHIN_SECONDS
 from app.asgi import OTHER_CONNECTIONS
 from app.bounded_http import BoundedHttp
-from app.cli.session import console
+from app.cli.session import console, read_settings
 from app.database import DatabaseAwayError, DatabaseError, database, migrated_database, prepare
 from app.doorstep import raise_file_limit
 from app.ending import FAILURE_FILE
@@ -124,8 +124,7 @@ async def _reconcile(settings: Settings) -> None:
 
 def migrate() -> None:
     """Bring the database's schema to what this version needs. `serve` does it too."""
-    settings = load_settings(DatabaseSettings)
-    configure_logging("warning")
+    settings = read_settings(DatabaseSettings)
     with database(settings) as dsn:
         applied = asyncio.run(prepare(dsn))
     console.print(f"applied: {', '.join(applied)}" if applied else "nothing to do: the schema is current")

@@ -17,21 +17,29 @@ from sql.pool import Pool, open_pool
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from rich.table import Table
+
     from app.settings import DatabaseSettings
 
-console = Console()
+console = Console(markup=False)  # what is printed holds names and Meta's words, in brackets too
+WIDTH = 160  # a row with its Page's whole id: a narrower terminal breaks it, which is better than "10..."
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """Read the settings, and log only what a person at a terminal has to know.
+    """Read the settings. A command says itself what came of it: it logs only at LOG_LEVEL=debug.
 
     Raises:
         SettingsError: one is missing or wrong.
 
     """
     settings = load_settings(kind)
-    configure_logging("warning" if settings.log_level == "info" else settings.log_level)
+    configure_logging(settings.log_level if settings.log_level == "debug" else "critical")
     return settings
+
+
+def print_table(table: Table) -> None:
+    """Print a table with all that its cells hold."""
+    Console(width=max(console.width, WIDTH), markup=False).print(table)
 
 
 @asynccontextmanager

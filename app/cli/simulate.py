@@ -200,9 +200,9 @@ async def _shake_hands(sender: Sender, verify_token: str, url: str) -> None:
     try:
         shaken = await sender.handshake(verify_token.split(",", maxsplit=1)[0].strip())
     except httpx.HTTPError as error:
-        console.print(f"{url} does not answer yet: {type(error).__name__}", markup=False)
+        console.print(f"{url} does not answer yet: {type(error).__name__}")
     else:
-        console.print("handshake: " + ("the challenge came back" if shaken else "refused"), markup=False)
+        console.print("handshake: " + ("the challenge came back" if shaken else "refused"))
 
 
 async def _live(plan: Plan, sender: Sender | None, stop: asyncio.Event) -> None:
@@ -259,10 +259,10 @@ class _News:
         if self._sender is None:
             return
         for failure in self._sender.failures.keys() - self._failures:
-            console.print(f"webhooks fail: {failure}; they are tried again", markup=False)
+            console.print(f"webhooks fail: {failure}; they are tried again")
             self._failures.add(failure)
         for alert in self._sender.alerts[self._alerts :]:
-            console.print(f"alert: webhooks of Page {alert.page_id} are {alert.kind}", markup=False)
+            console.print(f"alert: webhooks of Page {alert.page_id} are {alert.kind}")
             self._alerts += 1
 
 

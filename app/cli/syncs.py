@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.cli.session import console, instant, opened, read_settings
+from app.cli.session import console, instant, opened, print_table, read_settings
 from app.reconciling import graph_client, new_worker
 from app.settings import Settings
 from reconciler.tokens import TokenBox
@@ -103,7 +103,7 @@ def _run(ask: Callable[[Connection], Awaitable[list[int]]], *tables: Callable[[l
 
     runs = asyncio.run(work())
     for table in tables:
-        console.print(table(runs))
+        print_table(table(runs))
     if any(run["state"] != "succeeded" for run in runs):
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from app.cli import main
 from app.database import DatabaseError, migrated_database, prepare
 from app.settings import DatabaseSettings
 from sql import embedded
@@ -73,6 +74,27 @@ async def test_a_postgres_that_is_too_old_is_refused_by_its_version(
     with pytest.raises(DatabaseError, match="Postgres 15 or later is needed, DATABASE_URL names one of version 14"):
         await prepare(database)
     await connection.close()
+
+
+async def test_a_user_without_rights_is_told_which(database: str) -> None:
+    powerless = f"{database}{'&' if '?' in database else '?'}role=pg_monitor"
+    with pytest.raises(DatabaseError, match="lacks a right: permission denied for"):
+        await prepare(powerless)
+
+
+@pytest.mark.parametrize("error", [asyncpg.AdminShutdownError("bye"), asyncpg.InterfaceError("closed"), TimeoutError()])
+def test_a_database_that_goes_away_under_a_command_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "cli", fails)
+    with pytest.raises(SystemExit, match=f"messenger-mirror: the database went away: {type(error).__name__}"):
+        main.main()
+    error = asyncpg.UndefinedColumnError("a bug")
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        main.main()
 
 
 class FakeServer:

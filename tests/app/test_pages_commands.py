@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PAGE = "1001"
 USER_TOKEN = "EAAuser-token-91"
+# what Graph refuses is asked again as often as in earnest, without waiting
+MAIN = "import stamina; stamina.set_testing(True, attempts=5, cap=True); from app.cli.main import main; main()"
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ async def run(meta: tuple[FakeGraph, str], database: str, tmp_path: Path) -> Run
 
     async def command(*arguments: str, **environment: str) -> tuple[int, str]:
         known = {"DATABASE_URL": database, "GRAPH_API_URL": meta[1], **environment}
-        async with process(tmp_path, "-m", "app.cli.main", "pages", *arguments, **known) as made:
+        async with process(tmp_path, "-c", MAIN, "pages", *arguments, **known) as made:
             code = await made.ended()
         assert USER_TOKEN not in made.output
         assert PAGE_TOKEN not in made.output
@@ -109,6 +111,30 @@ async def test_removing_may_erase_what_was_mirrored_once_it_is_meant(run: Run, s
     code, said = await run("remove", PAGE, "--erase", "--yes")
     assert (code, said) == (0, f"Page {PAGE} removed; 1 rows erased, 0 deliveries redacted")
     assert await stored.fetchval("SELECT count(*) FROM conversations") == 0
+
+
+async def test_what_graph_refuses_for_good_is_told_where_a_page_is_removed(
+    run: Run, meta: tuple[FakeGraph, str], stored: Connection
+) -> None:
+    await run("import", USER_ACCESS_TOKEN=USER_TOKEN)
+    await stored.execute("UPDATE facebook_pages SET name = '[red]Shop'")
+    assert "[red]Shop" in (await run("list"))[1]
+    meta[0].pages.clear()
+    code, said = await run("remove", PAGE)
+    assert code == 0
+    told = (
+        f"Page {PAGE} removed; its conversations stay its webhooks could not be ended, and what they bring is stored: "
+    )
+    assert said.startswith(f"{told}Graph error 190"), said
+
+
+@pytest.mark.parametrize("command", ["add", "import"])
+async def test_a_graph_that_is_away_is_one_line_at_the_terminal(run: Run, command: str) -> None:
+    token = {"PAGE_ACCESS_TOKEN": USER_TOKEN, "USER_ACCESS_TOKEN": USER_TOKEN}
+    code, said = await run(command, GRAPH_API_URL="http://127.0.0.1:9", **token)
+    reason = "the Graph API could not be reached: ConnectError"
+    more = ", or give page_id and name" if command == "add" else ""
+    assert (code, said) == (1, f"messenger-mirror: Graph can't be asked now ({reason}): try again{more}")
 
 
 async def test_a_graph_that_is_away_is_told(run: Run, stored: Connection) -> None:
