@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 FEW = 50_000  # texts and names with the words: the conversations of more are not sorted
 LOOKED_AT = 200  # of each tag's next conversations, to tell which tag is the rarest here
 _PROBE = " OFFSET 0"
-_TEXT_HAS_THEM = "m.text IS NOT NULL AND m.sent_at IS NOT NULL AND to_tsvector('simple', left(m.text, 8000)) @@"
-_NAME_HAS_THEM = "to_tsvector('simple', left(n.name, 8000)) @@"
+_TEXT_HAS_THEM = "m.text IS NOT NULL AND m.sent_at IS NOT NULL AND words_of(m.text) @@"
+_NAME_HAS_THEM = "words_of(n.name) @@"
 
 
 class Wanted(NamedTuple):

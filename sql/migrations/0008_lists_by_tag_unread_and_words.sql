@@ -35,6 +35,14 @@ CREATE INDEX conversations_unread ON conversations (page_id, last_message_at DES
 CREATE INDEX conversations_unread_of_all ON conversations (last_message_at DESC, page_id DESC, psid DESC)
 WHERE is_unread;
 
+-- Words as they are, in no language. Left to itself Postgres takes "ticket-12345" for a word and a negative number, and
+-- "and/or" or an address for one word, so that who looks for a part of them finds nothing: what glues them is a space
+-- here. (Six replace() cost a tenth of one translate().) A text's end is cut off where Postgres would refuse all of it.
+CREATE FUNCTION words_of(said text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT to_tsvector('simple', replace(replace(replace(replace(replace(replace(
+        left(said, 8000), '-', ' '), '/', ' '), '.', ' '), '@', ' '), '+', ' '), '<', ' '))
+$$;
+
 -- The names, for searching: beside the conversations, whose rows change with every message, and then all their indexes.
 CREATE TABLE conversation_names (
     page_id text COLLATE "C" NOT NULL CHECK (page_id <> ''),
@@ -42,11 +50,10 @@ CREATE TABLE conversation_names (
     name text NOT NULL,
     PRIMARY KEY (page_id, psid)
 ); -- grows with a Page's traffic
-CREATE INDEX conversation_names_by_word ON conversation_names USING gin (to_tsvector('simple', left(name, 8000)));
+CREATE INDEX conversation_names_by_word ON conversation_names USING gin (words_of(name));
 
--- Words as they are, in no language. New entries go to a list first that is merged in one go: by housekeeping, and by a
--- writer only when it has grown long. A text's end is cut off where Postgres would refuse all of it.
-CREATE INDEX messages_by_word ON messages USING gin (to_tsvector('simple', left(text, 8000)))
+-- New entries go to a list first that is merged in one go: by housekeeping, and by a writer only when it has grown long.
+CREATE INDEX messages_by_word ON messages USING gin (words_of(text))
 WITH (gin_pending_list_limit = 32768)
 WHERE text IS NOT NULL AND sent_at IS NOT NULL;
 
@@ -55,7 +62,7 @@ CREATE FUNCTION search_words(wanted text) RETURNS tsquery LANGUAGE sql IMMUTABLE
     SELECT COALESCE(string_agg(
         '''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || ''':*', ' & '
     ), '')::tsquery
-    FROM unnest(to_tsvector('simple', wanted)) AS w
+    FROM unnest(words_of(wanted)) AS w
 $$;
 
 -- Copy the names of conversations that Graph has shown, for searching. Their rows are locked by now.

@@ -245,6 +245,13 @@ SCRIPTS = [
     ("👍🏽 wow ❤️", "wow", "👍🏽"),  # no words
     ('foo:*&!( <-> \\ it\'s "bar"', "foo:*&!(", "!foo:*&bars"),
     ("a@b.example https://shop.example/x?q=1", "shop.example", "op.example"),
+    ("ticket-12345", "12345", "2345"),
+    ("black and/or white", "or", "ack"),
+    ("ann.lee@post.example", "lee post", "ee"),
+    ("+49151234567", "49151", "9151"),
+    ("see http://blog.example/deep/page#part", "page part http", "age"),
+    ("v2.0.1-beta", "beta", "eta"),
+    ("<b>bold</b>", "bold", "old"),
 ]
 
 
