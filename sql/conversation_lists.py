@@ -99,16 +99,28 @@ class _Statement:
         """
         many = self._along_an_index(after, limit, [f"NOT {are_few}", self._has_words()])
         return f"""
-            WITH hits AS MATERIALIZED ({self._hits(at_most=FEW + 1)})
+            WITH hits AS MATERIALIZED ({_all(self._hits(at_most=FEW + 1))})
             SELECT * FROM (({few}) UNION ALL ({many})) AS c {self._in_order(limit)}
         """
 
     def count(self) -> str:
         """Count all, however Postgres thinks best."""
         wanted = self._wanted
+        if wanted == Wanted(page_id=wanted.page_id, search=wanted.search) and wanted.search is not None:
+            # whoever has a message is listed: looking that up would take as long as all the rest
+            texts, names = self._hits()
+            return f"""
+                SELECT count(*) FROM (
+                    {texts}
+                    UNION
+                    SELECT n.page_id, n.psid FROM ({names}) AS n
+                    JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
+                    WHERE c.last_message_at IS NOT NULL
+                ) AS k
+            """
         if wanted.search is not None:
             return f"""
-                SELECT count(*) FROM (SELECT DISTINCT h.page_id, h.psid FROM ({self._hits()}) AS h) AS k
+                SELECT count(*) FROM (SELECT DISTINCT h.page_id, h.psid FROM ({_all(self._hits())}) AS h) AS k
                 JOIN conversations AS c ON c.page_id = k.page_id AND c.psid = k.psid
                 WHERE {self._conditions(None, self._tagged("c", probe=""), probe="")}
             """
@@ -235,15 +247,14 @@ class _Statement:
         span = "k.active_at DESC," if led else ""
         return f"ORDER BY {span} c.last_message_at DESC, {page} c.psid DESC LIMIT {limit:d}"
 
-    def _hits(self, at_most: int | None = None) -> str:
-        """The conversations of the texts and names with the words, some of them more than once."""
+    def _hits(self, at_most: int | None = None) -> tuple[str, str]:
+        """The conversations of the texts, and of the names, with the words, some of them more than once."""
         words, limit = self._words(), "" if at_most is None else f"LIMIT {at_most}"
         of_page = f"AND page_id = {self._name('page_id')}" if self._wanted.page_id is not None else ""
-        return f"""
-            (SELECT m.page_id, m.psid FROM messages AS m WHERE {_TEXT_HAS_THEM} {words} {of_page} {limit})
-            UNION ALL
-            (SELECT n.page_id, n.psid FROM conversation_names AS n WHERE {_NAME_HAS_THEM} {words} {of_page} {limit})
-        """
+        return (
+            f"(SELECT m.page_id, m.psid FROM messages AS m WHERE {_TEXT_HAS_THEM} {words} {of_page} {limit})",
+            f"(SELECT n.page_id, n.psid FROM conversation_names AS n WHERE {_NAME_HAS_THEM} {words} {of_page} {limit})",
+        )
 
     def _has_words(self) -> str:
         words = self._words()
@@ -274,6 +285,10 @@ class _Statement:
     def _arg(self, value: object) -> str:
         self.args.append(value)
         return f"${len(self.args)}"
+
+
+def _all(hits: tuple[str, str]) -> str:
+    return " UNION ALL ".join(hits)
 
 
 def _looked_up(conditions: str) -> str:

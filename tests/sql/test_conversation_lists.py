@@ -223,6 +223,20 @@ async def test_placeholders_and_unsent_texts_are_not_found(connection: Connectio
     assert await list_conversations(connection, wanted, after=None, limit=9, count=True) == ([], 0)
 
 
+async def test_a_name_without_any_message_is_neither_found_nor_counted(connection: Connection) -> None:
+    await store(connection, [Row("1", "p", NOON, frozenset(), False, ("anna",), "Anna")])
+    await connection.execute(
+        """
+        INSERT INTO conversations (page_id, psid, platform, created_at, updated_at)
+        VALUES ('1', 'q', 'messenger', now(), now());
+        INSERT INTO conversation_names (page_id, psid, name) VALUES ('1', 'q', 'Anna')
+        """
+    )
+    for wanted in (Wanted(search="anna"), Wanted("1", search="anna"), Wanted(search="anna", unread=False)):
+        listed = await list_conversations(connection, wanted, after=None, limit=9, count=True)
+        assert ([row["psid"] for row in listed.rows], listed.total) == (["p"], 1)
+
+
 @pytest.mark.parametrize("length", [2_000, 1_500_000])
 async def test_a_text_of_any_length_is_stored_and_found_by_its_beginning(connection: Connection, length: int) -> None:
     text = "first " + "".join(f" {n:x}" for n in range(length // 6))
