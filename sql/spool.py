@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -62,15 +63,22 @@ class Spool:
 
     async def __aenter__(self) -> Self:
         """Take over what processes that are gone have left."""
-        await self.adopt()
+        try:
+            await self.adopt()
+        except BaseException:
+            await self._do(self._close)
+            self._thread.shutdown()
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Finish what is being written and let the files go; what is in them stays for the next process."""
-        if self._writing is not None:
-            await self._writing
-        await self._do(self._close)
-        self._thread.shutdown()
+        try:
+            if self._writing is not None:
+                await self._writing
+        finally:
+            await self._do(self._close)
+            self._thread.shutdown()
 
     @property
     def depth(self) -> int:
@@ -155,12 +163,16 @@ class Spool:
 
     async def adopt(self) -> int:
         """Take over what processes that are gone have left in the folder; returns how many deliveries that were."""
-        found = await self._do(partial(SpoolFile.adopt, self._folder))
-        self._adopted += found
+        found = await self._do(self._adopt)
         count = sum(file.count for file in found)
         if count:
             log.warning("spool_adopted", files=len(found), deliveries=count)
         return count
+
+    def _adopt(self) -> list[SpoolFile]:
+        found = SpoolFile.adopt(self._folder)
+        self._adopted += found  # here, not by who asked: that one may be cancelled meanwhile, and these are held
+        return found
 
     async def drain_once(self, write: Callable[[list[Spooled]], Awaitable[object]]) -> int:
         """Give the deliveries whose turn it is, of one file, to `write`, and forget them when it returns.
@@ -211,6 +223,8 @@ class Spool:
         file.close()
 
     def _close(self) -> None:
-        for file in self._files():
-            file.close()
+        files = self._files()
         self._own, self._adopted = None, []
+        with ExitStack() as closing:  # each, also where another can't be
+            for file in files:
+                closing.callback(file.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,3 +125,61 @@ async def test_a_folder_that_is_made_is_on_the_disk_before_the_first_delivery_is
     async with Spool(tmp_path / "a" / "spool", max_bytes=MIB) as spool:
         await spool.put(delivery(1))
         assert {tmp_path, tmp_path / "a", tmp_path / "a" / "spool"} <= set(synced)
+
+
+@pytest.mark.parametrize("is_at_start", [True, False])
+async def test_an_adoption_that_is_cancelled_holds_nothing_after_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_at_start: bool
+) -> None:
+    async with Spool(folder, max_bytes=MIB) as dead:
+        await dead.put(delivery(1))
+    has_begun, may_end, adopt = threading.Event(), threading.Event(), SpoolFile.adopt
+
+    def slowly(folder: Path) -> list[SpoolFile]:
+        found = adopt(folder)
+        has_begun.set()
+        assert may_end.wait(60)
+        return found
+
+    async def cancel_in_its_midst(adopting: asyncio.Task[object]) -> None:
+        assert await asyncio.to_thread(has_begun.wait, 60)
+        adopting.cancel()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await adopting
+
+    spool = Spool(folder, max_bytes=MIB)
+    if is_at_start:
+        monkeypatch.setattr(SpoolFile, "adopt", slowly)
+        await cancel_in_its_midst(asyncio.create_task(spool.__aenter__()))
+    else:
+        (path,) = folder.glob("*.lock")
+        with path.open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            await spool.__aenter__()
+        monkeypatch.setattr(SpoolFile, "adopt", slowly)
+        await cancel_in_its_midst(asyncio.create_task(spool.adopt()))
+        await spool.__aexit__()
+    monkeypatch.undo()
+    async with Spool(folder, max_bytes=MIB) as next_one:
+        assert [d.id.int for d in await drained(next_one)] == [1]
+
+
+async def test_a_file_that_cannot_be_closed_keeps_no_other_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close, closed = SpoolFile.close, 0
+
+    def fails_once(file: SpoolFile) -> None:
+        nonlocal closed
+        close(file)
+        closed += 1
+        if closed == 1:
+            raise OSError("no")
+
+    async with Spool(folder, max_bytes=MIB) as dead:
+        await dead.put(delivery(1))
+    spool = await Spool(folder, max_bytes=MIB).__aenter__()
+    await spool.put(delivery(2))
+    monkeypatch.setattr(SpoolFile, "close", fails_once)
+    with pytest.raises(OSError, match="no"):
+        await spool.__aexit__()
+    assert closed == 2
