@@ -5,7 +5,8 @@
     world.person_sends(page_id, psid=None, text=..., attachments=..., reply_to=..., quick_reply=...)  -> [Item]
     world.page_sends(page_id, psid=None, text=..., app="inbox")       -> [Item]    an echo
     world.postback(page_id, psid=None), edit(mid), unsend(mid), react(mid, "love"), unreact(mid),
-    world.read(page_id, psid), delivery(page_id, psid), hand_over(page_id, psid), take_back(page_id, psid)
+    world.read(page_id, psid), delivery(page_id, psid), hand_over(page_id, psid), take_over(page_id, psid),
+    world.take_back(page_id, psid), refer(page_id, psid)
     world.event(page_id, "optin")        what leaves no trace in Graph: see events.KINDS
                                          -> [Item]    each changes the world and returns the webhook items it causes
     world.truth(page_id)                 -> Truth(conversations, messages): what rows must exist (see truth.py);

@@ -1,8 +1,8 @@
 """Attachments, as each door shows them.
 
 A webhook's payload and Graph's node of one attachment share neither shape nor host nor signature; the file's name in
-the link is the same. What Graph shows for kinds that no sheet documents (reels, posts, places, products, bookings) is
-assumed to be nothing. `webhook_type` and `graph_type` say what a reader can expect of each.
+the link is the same. What Graph shows for kinds that no sheet documents (reels, posts, places, products, bookings,
+templates that are not generic) is assumed to be nothing. `webhook_type` and `graph_type` say what to expect of each.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ if TYPE_CHECKING:
 
 MEDIA_KINDS = ("image", "gif", "video", "audio", "file")
 # what a person attaches, and what a Page does
-INBOUND_KINDS = (*MEDIA_KINDS, "sticker", "fallback", "location", "reel", "post", "product", "booking")
-OUTBOUND_KINDS = (*MEDIA_KINDS, "sticker", "fallback", "template")
+_POSTS = ("reel", "post", "ig_reel", "ig_post")
+INBOUND_KINDS = (*MEDIA_KINDS, "sticker", "fallback", "location", *_POSTS, "product", "booking")
+OUTBOUND_KINDS = (*MEDIA_KINDS, "sticker", "fallback", "old_fallback", "template", "buttons", "media_template")
 KINDS = tuple(dict.fromkeys((*INBOUND_KINDS, *OUTBOUND_KINDS)))
 
-_WEBHOOK_TYPE = {"gif": "image", "product": "template", "booking": "appointment_booking"}
+_WEBHOOK_TYPE = {
+    "gif": "image",
+    "product": "template",
+    "booking": "appointment_booking",
+    "old_fallback": "fallback",
+    "buttons": "template",
+    "media_template": "template",
+}
 # None: Graph does not show it
 _GRAPH_TYPE = {
     "gif": "image",
-    "reel": None,
-    "post": None,
-    "location": None,
-    "product": None,
-    "booking": None,
+    "old_fallback": "fallback",
+    **dict.fromkeys((*_POSTS, "location", "product", "booking", "buttons", "media_template")),
 }
 _FILE = {
     "image": ("jpg", "image/jpeg", "t1.15752-9"),
@@ -69,8 +74,11 @@ class Attachment(NamedTuple):
     @property
     def link(self) -> str:
         """The unsigned link of what is no media: alike at both doors."""
-        if self.kind in {"reel", "post"}:
-            return f"https://www.facebook.com/{self.kind}/{self.asset}"
+        if self.kind in _POSTS:
+            place, what = self.kind.rpartition("_")[::2]
+            site = "https://www.instagram.com" if place else "https://www.facebook.com"
+            # some links of reels are relative (webhooks sheet, 5.1)
+            return f"/reel/{self.asset}" if what == "reel" and self.asset % 4 == 0 else f"{site}/{what}/{self.asset}"
         return f"https://example.org/page/{self.asset}?from=messenger&lang=en"
 
     @property
@@ -83,11 +91,11 @@ class Attachment(NamedTuple):
         """A text that stands in every form of this attachment at every door, and in no other attachment."""
         if self.kind in _FILE:
             return self.file_name
-        if self.kind in {"fallback", "reel", "post"}:
+        if self.kind in {"fallback", "old_fallback", *_POSTS}:
             return self.link
         if self.kind == "location":
             return str(self.longitude)
-        return self.title if self.kind == "template" else str(self.asset)
+        return self.title if self.kind in {"template", "buttons"} else str(self.asset)
 
     @property
     def longitude(self) -> float:
@@ -143,21 +151,30 @@ def webhook_forms(attachment: Attachment, cdn: Cdn, now: int, *, sticker_pairs: 
             return [{"type": "sticker", "payload": payload}, {"type": "image", "payload": dict(payload)}]
     elif kind == "fallback":
         payload = {"url": attachment.link, "title": attachment.title}
-    elif kind == "reel":
-        payload = {"url": attachment.link, "title": attachment.title, "reel_video_id": asset}
-    elif kind == "post":
-        payload = {"url": attachment.link, "title": attachment.title, "id": str(asset)}
+    elif kind == "old_fallback":
+        return [{"title": attachment.title, "url": attachment.link, "type": type_, "payload": None}]
+    elif kind in _POSTS:
+        number = "reel_video_id" if kind.endswith("reel") else "id"
+        payload = {"url": attachment.link, "title": attachment.title, number: asset}
     elif kind == "template":
         button = {"type": "web_url", "url": attachment.link, "title": "Open"}
         element = {"title": attachment.title, "subtitle": "€ 12,50", "buttons": [button]}
         payload = {"template_type": "generic", "elements": [element]}
+    elif kind == "buttons":
+        button = {"type": "web_url", "url": attachment.link, "title": "Open"}
+        payload = {"template_type": "button", "text": attachment.title, "buttons": [button]}
+    elif kind == "media_template":
+        body = {"template_type": "media", "elements": [{"media_type": "image", "attachment_id": asset}]}
+        return [{"title": "", "url": attachment.link, "type": type_, "payload": body}]
     elif kind == "location":
         payload = {"coordinates": {"lat": 52.5, "long": attachment.longitude}}
     elif kind == "product":
         element = {"id": str(asset), "retailer_id": "sku-1", "title": attachment.title, "subtitle": "$40"}
-        payload = {"product": {"elements": [element]}}
+        image = f"https://scontent.xx.fbcdn.net/v/{asset}.jpg"
+        payload = {"product": {"elements": [element | {"image_url": image}]}}
     else:
-        payload = {"booking_id": str(asset), "status": "requested", "start_time": now + 86400, "end_time": now + 90000}
+        times = {"start_time": now + 86400, "end_time": now + 90000, "timezone": "America/Los_Angeles"}
+        payload = {"booking_id": str(asset), "status": "requested", **times}
     return [{"type": type_, "payload": payload}]
 
 
@@ -213,6 +230,6 @@ def graph_node(attachment: Attachment, cdn: Cdn, now: int) -> dict[str, Any] | N
 
 def graph_share(attachment: Attachment) -> dict[str, Any] | None:
     """Return the element of Graph's `shares` edge; None when it is none."""
-    if attachment.kind != "fallback":
+    if attachment.kind not in {"fallback", "old_fallback"}:
         return None
     return {"id": str(attachment.asset), "link": attachment.link, "name": attachment.title, "description": None}

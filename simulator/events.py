@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 
 class _Kind(NamedTuple):
-    """How an event comes. `body` is made of (person, number, time in seconds); `via` is the list it stands in."""
+    """How an event comes. `body` is made of (person, number, time in seconds); `via` is the list it stands in.
+
+    The documented sample of feedback has no timestamp (webhooks sheet, 4).
+    """
 
     body: Callable[[str, int, int], dict[str, Any]]
     via: str = "messaging"
     names_person: bool = True
+    is_timed: bool = True
 
 
 def _optin(_: str, number: int, now: int) -> dict[str, Any]:
@@ -50,18 +54,16 @@ def _order(_: str, number: int, __: int) -> dict[str, Any]:
 
 
 def _label(psid: str, number: int, _: int) -> dict[str, Any]:
-    value = {"user": {"id": psid}, "action": "add", "label": {"id": str(number), "page_label_name": "VIP"}}
+    value = {"user": {"id": psid}, "action": "add", "label": {"id": str(number), "name": "VIP"}}
     return {"field": "inbox_labels", "value": value}
 
 
 def _call(psid: str, number: int, now: int) -> dict[str, Any]:
-    return {
-        "id": f"call-{number}",
-        "from": psid,
-        "event": "connect",
-        "timestamp": now,
-        "call_direction": "USER_INITIATED",
-    }
+    call = {"id": f"c_{number}", "timestamp": now}
+    if number % 2:
+        times = {"start_time": now - 66, "end_time": now, "duration": 66}
+        return {**call, "event": "terminate", "status": "Completed", **times}
+    return {**call, "from": psid, "event": "connect", "call_direction": "user_initiated"}
 
 
 KINDS = {
@@ -72,7 +74,7 @@ KINDS = {
     "account_linking": _Kind(
         lambda _, n, __: {"account_linking": {"status": "linked", "authorization_code": f"code-{n}"}},
     ),
-    "feedback": _Kind(_feedback),
+    "feedback": _Kind(_feedback, is_timed=False),
     "policy_enforcement": _Kind(
         lambda *_: {"policy_enforcement": {"action": "block", "reason": "The bot violated our Platform Policies"}},
         names_person=False,
@@ -80,6 +82,9 @@ KINDS = {
     "order": _Kind(_order),
     "inbox_label": _Kind(_label, via="changes"),
     "call": _Kind(_call, via="calls"),
+    "thread_request": _Kind(
+        lambda _, n, __: {"request_thread_control": {"requested_owner_app_id": n, "metadata": "mine, please"}}
+    ),
     "app_roles": _Kind(lambda _, n, __: {"app_roles": {str(n): ["primary_receiver"]}}, names_person=False),
 }
 
@@ -90,5 +95,8 @@ def event_item(kind: str, page_id: str, psid: str, number: int, at_ms: int) -> I
     body = made.body(psid, number, at_ms // 1000)
     if made.via == "messaging":
         sender = {"sender": {"id": psid}} if made.names_person else {}
-        body = {**sender, "recipient": {"id": page_id}, "timestamp": at_ms, **body}
+        when = {"timestamp": at_ms} if made.is_timed else {}
+        body = {**sender, "recipient": {"id": page_id}, **when, **body}
+    elif made.via == "calls" and "from" in body:
+        body = {**body, "to": page_id}
     return Item(page_id, psid if made.names_person else None, kind, made.via, at_ms, body)

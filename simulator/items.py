@@ -31,6 +31,7 @@ FIELDS = {
     "inbox_label": "inbox_labels",
     "call": "calls",
     "app_roles": "messaging_handovers",
+    "thread_request": "messaging_handovers",
 }
 # what can be subscribed to besides (webhooks sheet, section 5)
 _OTHER_FIELDS = (

@@ -28,7 +28,7 @@ class Life:
         self._page_ids = list(page_ids or (page.id for page in world.pages))
         self._recent: deque[tuple[str, str, str]] = deque(maxlen=RECENT)  # page_id, psid, mid
         shares: tuple[tuple[int, Callable[[str], list[Item]]], ...] = (
-            (33, self._person_writes),
+            (31, self._person_writes),
             (1, self._person_sends_something_unsupported),
             (5, self._person_attaches),
             (4, self._person_replies),
@@ -43,6 +43,8 @@ class Life:
             (5, self._device_receives),
             (1, self._conversation_changes_hands),
             (1, self._person_comes_by_link),
+            (1, self._person_writes_to_an_ad),
+            (1, self._new_person_gets_started),
             (1, self._something_else_happens),
         )
         self._mixture = [do for share, do in shares for _ in range(share)]
@@ -119,11 +121,23 @@ class Life:
         page_id, psid, _mid = self._any_recent()
         if self._world.is_handed_over(psid):
             return self._world.take_back(page_id, psid)
-        return self._world.hand_over(page_id, psid)
+        do = self._dice.pick((self._world.hand_over, self._world.take_over))
+        return do(page_id, psid)
 
     def _person_comes_by_link(self, _: str) -> list[Item]:
         page_id, psid, _mid = self._any_recent()
         return self._world.refer(page_id, psid)
+
+    def _person_writes_to_an_ad(self, page_id: str) -> list[Item]:
+        number = self._dice.below(10**9)
+        context = {"ad_title": "Größe XL, nur heute", "photo_url": f"https://scontent.xx.fbcdn.net/p/{number}.jpg"}
+        referral = {"ref": f"ad-{number}", "ad_id": str(number), "source": "ADS", "type": "OPEN_THREAD"}
+        return self._world.person_sends(page_id, referral={**referral, "ads_context_data": context})
+
+    def _new_person_gets_started(self, page_id: str) -> list[Item]:
+        referral = {"ref": f"link-{self._dice.below(50)}", "source": "SHORTLINK", "type": "OPEN_THREAD"}
+        psid = self._world.new_person(page_id)
+        return self._world.postback(page_id, psid, title="Get started", payload="GET_STARTED", referral=referral)
 
     def _something_else_happens(self, _: str) -> list[Item]:
         page_id, psid, _mid = self._any_recent()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from simulator.message import Base, Changes, Message, State, state_of
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from simulator.history import History
     from simulator.ids import Ids
+
+T = TypeVar("T")
 
 NO_END = sys.maxsize  # "at" for: whatever has happened
 
@@ -28,14 +30,14 @@ class Thread:
         "_live",
         "_live_times",
         "changes",
-        "delivered_watermark",
+        "delivered",
         "name",
         "number",
-        "owner_app_id",
+        "owners",
         "page",
         "past",
         "psid",
-        "read_watermark",
+        "read",
         "thread_id",
     )
 
@@ -47,9 +49,9 @@ class Thread:
         self._live: list[Message] = []
         self._live_times: list[int] = []
         self.changes: dict[int, Changes] = {}
-        self.read_watermark: int | None = None
-        self.delivered_watermark: int | None = None
-        self.owner_app_id: str | None = None
+        self.read: list[tuple[int, int]] = []  # when, watermark
+        self.delivered: list[tuple[int, int]] = []
+        self.owners: list[tuple[int, str]] = []  # when, app id
 
     @property
     def has_live_messages(self) -> bool:
@@ -107,6 +109,23 @@ class Thread:
             if state is not None and state.deleted_at is None:
                 yield state
 
+    def read_watermark(self, at: int = NO_END) -> int | None:
+        """Until when the person has read, epoch ms; None: no receipt came."""
+        return _last(self.read, at)
+
+    def delivered_watermark(self, at: int = NO_END) -> int | None:
+        """Until when messages have reached the person's device, likewise."""
+        return _last(self.delivered, at)
+
+    def owner_app_id(self, at: int = NO_END) -> str | None:
+        """Which app owns the conversation; None until a handover."""
+        return _last(self.owners, at)
+
     def change(self, n: int) -> Changes:
         """What happened to the n-th message since, to add to."""
         return self.changes.setdefault(n, Changes())
+
+
+def _last(history: list[tuple[int, T]], at: int) -> T | None:
+    """What stood last at a moment."""
+    return next((value for when, value in reversed(history) if when <= at), None)

@@ -75,8 +75,7 @@ class MessageTruth:
 class ConversationTruth:
     """A conversation that must have a row. The last message is the newest by (time, mid) that was not unsent.
 
-    Watermarks and owner are told by webhooks only, and are those of now, whatever moment was asked for; `owner_app_id`
-    is None until a handover.
+    Watermarks and owner are told by webhooks only; `owner_app_id` is None until a handover.
     """
 
     page_id: str
@@ -121,9 +120,9 @@ def true_conversations(world: Places, page_id: str, at: int) -> Iterator[Convers
             sum(1 for _ in thread.newest_first(at)),
             last.message.mid if last else None,
             last.text if last else None,
-            thread.read_watermark,
-            thread.delivered_watermark,
-            thread.owner_app_id,
+            thread.read_watermark(at),
+            thread.delivered_watermark(at),
+            thread.owner_app_id(at),
         )
 
 

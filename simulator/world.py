@@ -125,9 +125,17 @@ class World(Places):
             extra["metadata"] = metadata
         return self._send(page_id, psid, True, text, attachments, reply_to, extra)
 
-    def postback(self, page_id: str, psid: str | None = None, *, title: str = "", payload: str = "START") -> list[Item]:
-        """A person taps a button. Graph shows it as a message with the button's title."""
-        extra = {"postback": {"payload": payload}}
+    def postback(
+        self,
+        page_id: str,
+        psid: str | None = None,
+        *,
+        title: str = "",
+        payload: str = "START",
+        referral: dict[str, Any] | None = None,
+    ) -> list[Item]:
+        """A person taps a button, maybe sent by a `referral`. Graph shows a message with the button's title."""
+        extra = {"postback": {"payload": payload} | ({"referral": referral} if referral is not None else {})}
         return self._send(page_id, psid, False, title or self._dice.pick(BUTTONS), (), None, extra)
 
     def _send(
@@ -210,17 +218,17 @@ class World(Places):
     def read(self, page_id: str, psid: str) -> list[Item]:
         """The person reads all that the Page has sent."""
         thread = self._thread_of(page_id, psid)
-        at = max(self.now_ms(), thread.updated_at() or 0, thread.read_watermark or 0)
-        thread.read_watermark = at
+        at = max(self.now_ms(), thread.updated_at() or 0, thread.read_watermark() or 0)
+        thread.read.append((self.now_ms(), at))
         self._touched[thread.page][thread.number] = thread
         return [self._parties(thread).item("read", at, {"read": {"watermark": at}})]
 
     def delivery(self, page_id: str, psid: str) -> list[Item]:
         """What the Page has sent reaches the person's device."""
         thread = self._thread_of(page_id, psid)
-        before = thread.delivered_watermark or 0
+        before = thread.delivered_watermark() or 0
         at = max(self.now_ms(), thread.updated_at() or 0, before)
-        thread.delivered_watermark = at
+        thread.delivered.append((self.now_ms(), at))
         self._touched[thread.page][thread.number] = thread
         recent = [thread.message(n) for n in range(max(thread.past, thread.next_n - 20), thread.next_n)]
         mids = [m.mid for m in recent if m.is_from_page and m.at > before]
@@ -233,6 +241,10 @@ class World(Places):
         """Give a conversation to another app: what follows comes as standby until `take_back`."""
         return self._pass(page_id, psid, APPS[to])
 
+    def take_over(self, page_id: str, psid: str) -> list[Item]:
+        """Let the Page inbox take a conversation, as when an agent moves it there: likewise."""
+        return self._pass(page_id, psid, PAGE_INBOX_APP_ID, key="take_thread_control")
+
     def take_back(self, page_id: str, psid: str) -> list[Item]:
         """Give the conversation to our app again."""
         return self._pass(page_id, psid, OUR_APP_ID)
@@ -240,15 +252,17 @@ class World(Places):
     def is_handed_over(self, psid: str) -> bool:
         """Whether another app than ours owns the person's conversation."""
         thread = self.find_person(psid)
-        return thread is not None and thread.owner_app_id not in {None, OUR_APP_ID}
+        return thread is not None and thread.owner_app_id() not in {None, OUR_APP_ID}
 
-    def _pass(self, page_id: str, psid: str, to: str) -> list[Item]:
+    def _pass(self, page_id: str, psid: str, to: str, key: str = "pass_thread_control") -> list[Item]:
         thread = self._thread_of(page_id, psid)
-        previous, thread.owner_app_id = thread.owner_app_id, to
+        previous = thread.owner_app_id()
+        thread.owners.append((self.now_ms(), to))
         self._touched[thread.page][thread.number] = thread
-        body = {"previous_owner_app_id": previous, "new_owner_app_id": to, "metadata": "handed over"}
+        new: str | int = int(to) if key == "take_thread_control" else to  # ids are either (webhooks sheet, 5.5)
+        body = {"previous_owner_app_id": previous, "new_owner_app_id": new, "metadata": "handed over"}
         parties = Parties(page_id, thread.psid, "messaging")
-        return [parties.item("handover", self.now_ms(), {"pass_thread_control": body})]
+        return [parties.item("handover", self.now_ms(), {key: body})]
 
     def refer(self, page_id: str, psid: str, *, ref: str = "summer", source: str = "SHORTLINK") -> list[Item]:
         """A person comes back to the conversation by a link or an ad."""

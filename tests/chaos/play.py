@@ -155,7 +155,9 @@ class Play:
                 "present": lambda: world.page_sends(page_id, psid, attachments=world.some_attachments(from_page=True)),
                 "quick": lambda: world.person_sends(page_id, psid, quick_reply=f"QUICK_{k}"),
                 "advert": lambda: world.person_sends(page_id, psid, referral={"ref": f"summer-{k}", "source": "ADS"}),
-                "postback": lambda: world.postback(page_id, psid),
+                "postback": lambda: world.postback(
+                    page_id, psid, referral={"ref": f"link-{k}", "source": "SHORTLINK"} if k % 3 == 0 else None
+                ),
                 "unsupported": lambda: world.person_sends(page_id, psid, is_unsupported=True),
             }
             return simple[kind]()
@@ -170,7 +172,9 @@ class Play:
             "unreact": lambda: world.unreact(mid),
             "read": lambda: world.read(page_id, psid),
             "receipt": lambda: world.delivery(page_id, psid),
-            "pass": lambda: (world.take_back if world.is_handed_over(psid) else world.hand_over)(page_id, psid),
+            "pass": lambda: (
+                world.take_back if world.is_handed_over(psid) else (world.hand_over, world.take_over)[k % 2]
+            )(page_id, psid),
             "refer": lambda: world.refer(page_id, psid),
             "event": lambda: world.event(page_id, tuple(KINDS)[k % len(KINDS)], psid),
         }

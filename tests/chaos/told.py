@@ -59,7 +59,7 @@ def _compare_original(true: MessageTruth, row: asyncpg.Record, *, came_live: boo
     if not came_live or true.is_deleted:  # an unsend that was withheld: nobody remembers what was told before
         return
     for name in EXTRA:
-        expected = true.extra.get(name)
+        expected = (true.extra.get("postback", true.extra) if name == "referral" else true.extra).get(name)
         if name == "app_id" and expected is not None:
             expected = str(expected)
         if original.get(name) != expected:

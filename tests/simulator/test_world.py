@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import defaultdict
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from simulator import Attachment, Life, TurnedClock, World, WorldError
 from simulator.attachments import KINDS as KINDS_OF_ATTACHMENTS
 from simulator.attachments import graph_node, graph_share, webhook_forms
 from simulator.events import KINDS
+from simulator.history import OTHER_APP_ID, OUR_APP_ID, PAGE_INBOX_APP_ID
 from simulator.items import ALL_FIELDS, FIELDS
 
 if TYPE_CHECKING:
@@ -147,6 +149,35 @@ def test_after_a_handover_items_come_as_standby_without_payloads(world: World) -
     assert world.person_sends(page_id, psid)[0].via == "messaging"
 
 
+def test_a_conversation_that_is_taken_over_is_in_standby_too(world: World) -> None:
+    page_id = world.pages[0].id
+    psid = world.somebody(page_id)
+    (taken,) = world.take_over(page_id, psid)
+    assert taken.value["take_thread_control"]["new_owner_app_id"] == int(PAGE_INBOX_APP_ID)
+    assert world.person_sends(page_id, psid)[0].via == "standby"
+    (given,) = world.take_back(page_id, psid)
+    assert given.value["pass_thread_control"]["previous_owner_app_id"] == PAGE_INBOX_APP_ID
+
+
+def test_receipts_and_owner_of_an_earlier_moment_can_be_asked(world: World, clock: TurnedClock) -> None:
+    page_id = world.pages[0].id
+    psid = world.somebody(page_id)
+    expected = []
+    for do in (world.read, world.delivery, world.hand_over, world.read, world.delivery, world.take_back):
+        (item,) = do(page_id, psid)
+        of_now = next(c for c in world.true_conversations(page_id) if c.psid == psid)
+        expected.append((world.now_ms(), of_now))
+        if item.kind in {"read", "delivery"}:
+            told = item.value[item.kind]["watermark"]
+            assert told == (of_now.read_watermark_ms if item.kind == "read" else of_now.delivered_watermark_ms)
+        clock.advance(10)
+    assert len({conversation for _, conversation in expected}) == 6
+    for moment, conversation in expected:
+        assert conversation in world.true_conversations(page_id, moment)
+    assert expected[0][1].owner_app_id is None
+    assert [expected[2][1].owner_app_id, expected[5][1].owner_app_id] == [PAGE_INBOX_APP_ID, OUR_APP_ID]
+
+
 def test_the_truth_of_an_earlier_moment_can_be_asked(world: World, clock: TurnedClock) -> None:
     page_id = world.pages[0].id
     mid = world.person_sends(page_id, text="before")[0].mid
@@ -195,6 +226,31 @@ def test_life_brings_every_kind_of_item_and_of_attachment() -> None:
     assert {item.via for item in items} == {"messaging", "standby", "changes", "calls"}
     attachments = [a for item in items for a in item.value.get("message", {}).get("attachments", ())]
     assert {a["type"] for a in attachments} == {Attachment(kind, 1).webhook_type for kind in KINDS_OF_ATTACHMENTS}
+    keys = {key for item in items for key in item.value}
+    assert {"pass_thread_control", "take_thread_control", "request_thread_control", "app_roles"} <= keys
+    by_kind: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        by_kind[item.kind] |= set(item.value.get("message", item.value.get("postback", ())))
+    assert {"text", "attachments", "reply_to", "quick_reply", "referral", "is_unsupported"} <= by_kind["message"]
+    assert {"text", "attachments", "app_id", "metadata"} <= by_kind["echo"]
+    assert {"title", "payload", "referral"} <= by_kind["postback"]
+    senders = {item.value["message"].get("app_id") for item in items if item.kind == "echo"}
+    assert senders == {int(OUR_APP_ID), int(OTHER_APP_ID), int(PAGE_INBOX_APP_ID), None}
+
+
+def test_feedback_comes_without_a_timestamp_as_in_metas_sample(world: World) -> None:
+    page = world.pages[0]
+    psid = next(world.threads(page)).psid
+    untimed = {kind for kind in KINDS if "timestamp" not in world.event(page.id, kind, psid)[0].value}
+    assert untimed == {"feedback", "inbox_label"}
+
+
+def test_a_call_is_told_when_it_begins_or_ends(world: World) -> None:
+    page = world.pages[0]
+    psid = next(world.threads(page)).psid
+    calls = [world.event(page.id, "call", psid)[0].value for _ in range(30)]
+    assert {call["event"] for call in calls} == {"connect", "terminate"}
+    assert {call["to"] for call in calls if call["event"] == "connect"} == {page.id}
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_ATTACHMENTS)
