@@ -16,6 +16,7 @@
     graph = Graph(world, app_secret=..., behaviour=Behaviour(...), faults=Faults(["http_500:0.05"]), limits=Limits())
     graph.app                            the ASGI app; graph.calls, graph.calls_of(page_id) are what was called
     async with serving(graph.app) as url:    on a loopback port (it sends the Date of the world's clock)
+    telling.graph_and_truth(graph)           the same app, which also tells the truth over HTTP
 
     sender = Sender(http, url, app_secret, world=world, withhold=0.1, repeat=0.05, reorder=0.05, batch=1)
     await sender.send(items); await sender.flush(); await sender.retry_due(); await sender.handshake(verify_token)

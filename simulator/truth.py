@@ -101,29 +101,39 @@ class Truth(NamedTuple):
 def true_messages(world: Places, page_id: str, at: int) -> Iterator[MessageTruth]:
     """Yield every message that must have a row, one conversation after the other, oldest first in each."""
     for thread in world.threads(world.page(page_id), at):
-        for n in range(thread.count(at)):
-            state = thread.state(n, at)
-            if state is not None:
-                yield _message_truth(page_id, thread, state)
+        yield from true_messages_of(page_id, thread, at)
+
+
+def true_messages_of(page_id: str, thread: Thread, at: int) -> Iterator[MessageTruth]:
+    """Yield those of one conversation, oldest first."""
+    for n in range(thread.count(at)):
+        state = thread.state(n, at)
+        if state is not None:
+            yield _message_truth(page_id, thread, state)
 
 
 def true_conversations(world: Places, page_id: str, at: int) -> Iterator[ConversationTruth]:
     """Yield every conversation that has a message, newest first."""
     for thread in world.threads(world.page(page_id), at):
-        last = next(thread.newest_first(at), None)
-        yield ConversationTruth(
-            page_id,
-            thread.thread_id,
-            thread.psid,
-            thread.name,
-            thread.updated_at(at) or 0,
-            sum(1 for _ in thread.newest_first(at)),
-            last.message.mid if last else None,
-            last.text if last else None,
-            thread.read_watermark(at),
-            thread.delivered_watermark(at),
-            thread.owner_app_id(at),
-        )
+        yield true_conversation(page_id, thread, at)
+
+
+def true_conversation(page_id: str, thread: Thread, at: int) -> ConversationTruth:
+    """One conversation that has a message."""
+    last = next(thread.newest_first(at), None)
+    return ConversationTruth(
+        page_id,
+        thread.thread_id,
+        thread.psid,
+        thread.name,
+        thread.updated_at(at) or 0,
+        sum(1 for _ in thread.newest_first(at)),
+        last.message.mid if last else None,
+        last.text if last else None,
+        thread.read_watermark(at),
+        thread.delivered_watermark(at),
+        thread.owner_app_id(at),
+    )
 
 
 def _message_truth(page_id: str, thread: Thread, state: State) -> MessageTruth:

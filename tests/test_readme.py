@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import typer
 from app.cli.main import cli
 from app.routes import all_endpoints
 from app.settings import Settings
+from simulator import Behaviour
+from simulator.faults import KNOWN
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -50,6 +53,23 @@ def test_every_command_is_named_and_every_named_one_exists() -> None:
     for name, sub in command.commands.items():  # type: ignore[attr-defined]
         named |= {f"{name} {inner}" for inner in sub.commands} if hasattr(sub, "commands") else {name}
     assert sorted(first_cells("Commands")) == sorted(named)
+
+
+def test_every_fault_of_the_simulator_is_named_as_the_code_says() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", section("Simulate Facebook"), re.MULTILINE)
+    assert rows == list(KNOWN.items())
+
+
+def test_every_switch_of_the_simulator_is_named_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|.*\|.*\|$", section("Simulate Facebook"), re.MULTILINE)
+    defaults = {field.name: str(field.default).lower() for field in fields(Behaviour)}
+    assert rows == list(defaults.items())
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", section("Simulate Facebook")))))
+def test_every_option_of_simulate_that_is_named_exists(option: str) -> None:
+    command = typer.main.get_command(cli).commands["simulate"]  # type: ignore[attr-defined]
+    assert option in {"--help", *(opt for param in command.params for opt in param.opts)}
 
 
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z-]+)", section("Commands")))))

@@ -27,6 +27,7 @@ from simulator import (
 from simulator.behaviour import SWITCHES
 from simulator.faults import KNOWN
 from simulator.sender import MAX_BATCH, is_web_address
+from simulator.telling import PATH, graph_and_truth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -159,7 +160,10 @@ async def _run(plan: Plan) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with serving(plan.graph.app, host=plan.host, port=plan.port) as url, _sender(plan, stop) as sender:
+        async with (
+            serving(graph_and_truth(plan.graph), host=plan.host, port=plan.port) as url,
+            _sender(plan, stop) as sender,
+        ):
             _introduce(plan, url)
             await _live(plan, sender, stop)
     except OSError as error:
@@ -273,6 +277,8 @@ def _introduce(plan: Plan, url: str) -> None:
     say(f"Graph API: {url}\n")
     for one in plan.graph.world.pages:
         say(f"Page {one.id}  {one.name}\n  token {one.access_token}")
+    say(f"User, of all these Pages\n  token {plan.graph.world.user_token}")
+    say(f"App {plan.graph.app_id}")
     say("\nTry:\n")
     call, token = f"curl -sG '{url}/v26.0/", f"-d access_token={page.access_token}"
     if plan.graph.requires_proof:
@@ -281,6 +287,7 @@ def _introduce(plan: Plan, url: str) -> None:
     say(f"{call}me' {token}")
     fields = "participants,updated_time,messages.limit(3){message,from,created_time}"
     say(f"{call}{page.id}/conversations' {token} -d 'fields={fields}'")
+    say(f"curl -sG '{url}{PATH}' -d page_id={page.id}    # what is true now, to compare with")
     say(f"\nPoint messenger-mirror at it: GRAPH_API_URL={url}; then `pages add` with a token.")
     say("It goes on until Ctrl-C.")
 

@@ -40,9 +40,14 @@ async def test_it_tells_where_it_is_and_each_token_it_gives_opens_its_page(tmp_p
                 assert answer.json()["id"] == page_id
                 answer = await http.get(f"/v26.0/{page_id}/conversations", params={"access_token": token})
                 assert answer.json()["data"]
+            user = (await simulated.said(r"EAAUser\w+"))[0]
+            answer = await http.get("/v26.0/me/accounts", params={"access_token": user})
+            assert [(row["id"], row["access_token"]) for row in answer.json()["data"]] == found
+            answer = await http.get("/simulator/truth", params={"page_id": found[0][0]})
+            assert {next(iter(json.loads(line))) for line in answer.text.splitlines()} == {"conversation", "message"}
         simulated.signal(signal.SIGINT)
         assert await simulated.ended() == 0
-    assert "4 calls of the Graph API" in simulated.output
+    assert "5 calls of the Graph API" in simulated.output
 
 
 async def test_its_webhooks_reach_the_service_and_its_losses_and_faults_are_told_at_the_end(
