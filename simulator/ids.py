@@ -20,23 +20,24 @@ _PAGE_STEP, _PSID_STEP, _THREAD_STEP = 7_919, 811, 13
 
 
 class _Shuffle:
-    """A one-to-one map of the numbers of so many bits: multiply by an odd number, fold, multiply again."""
+    """A one-to-one map of the numbers of so many bits: add, multiply by an odd number, fold, multiply again."""
 
     def __init__(self, bits: int, factor: int) -> None:
         self._bits, self._mask = bits, (1 << bits) - 1
         self._half = (bits + 1) // 2
         self._factor = factor & self._mask | 1
         self._inverse = pow(self._factor, -1, 1 << bits)
+        self._start = factor >> 9 & self._mask  # else the first of every world would be alike
 
     def forth(self, value: int) -> int:
-        value = value * self._factor & self._mask
+        value = (value + self._start) * self._factor & self._mask
         value ^= value >> self._half
         return value * self._factor & self._mask
 
     def back(self, value: int) -> int:
         value = value * self._inverse & self._mask
         value ^= value >> self._half
-        return value * self._inverse & self._mask
+        return value * self._inverse - self._start & self._mask
 
 
 class Ids:

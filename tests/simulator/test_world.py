@@ -41,6 +41,9 @@ def test_another_seed_makes_another_world() -> None:
     page_id = one.pages[0].id
     mids = {m.mid for m in one.true_messages(page_id)}
     assert mids.isdisjoint(m.mid for m in other.true_messages(other.pages[0].id))
+    assert {page.id for page in one.pages}.isdisjoint(page.id for page in other.pages)
+    people = [{c.psid for c in world.true_conversations(world.pages[0].id)} for world in (one, other)]
+    assert people[0].isdisjoint(people[1])
 
 
 def test_a_conversations_messages_come_in_order_and_some_share_a_second() -> None:
