@@ -25,6 +25,8 @@ class Behaviour:
 
     since: Literal["ignored", "honoured", "refused", "lying"] = "ignored"
     """What `since` does on the list of conversations [1.1]; lying: it filters, and hides some that are newer."""
+    updated_time: Literal["messages", "changes"] = "messages"
+    """What moves it: messages alone, or edits, reactions, unsends and reads too; read when a Graph is made [1.4]."""
     order: Literal["newest_first", "shuffled_pages", "shuffled"] = "newest_first"
     """The list's order [1.4]: every answer's rows mixed, or the whole list."""
     cursors: Literal["position", "offset"] = "position"

@@ -78,6 +78,7 @@ class Graph:
         self.world, self.app_id, self.app_secret, self.requires_proof = world, app_id, app_secret, requires_proof
         self.behaviour = behaviour or Behaviour()
         self.faults = faults or Faults(seed=world.seed)
+        world.changes_move_updated_time = self.behaviour.updated_time == "changes"
         self.usage = Usage(limits, world.people)
         self.calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
         self.answered = 0

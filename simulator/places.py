@@ -110,7 +110,7 @@ class Places:
         touched = self._touched[page.number]
         moved = []
         for number, thread in touched.items():
-            updated = thread.updated_at(at) if thread.has_live_messages else None
+            updated = thread.updated_at(at) if thread.has_moved else None
             if updated is not None and (limit is None or (-updated, number) > limit):
                 moved.append((-updated, number))
         for _, number in merge(sorted(moved), self._unmoved(page.number, limit)):
@@ -127,5 +127,5 @@ class Places:
         touched = self._touched[page]
         for number in range(low, self.history.conversations):
             thread = touched.get(number)
-            if thread is None or not thread.has_live_messages:
+            if thread is None or not thread.has_moved:
                 yield -self.history.updated_at(page, number), number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from typing import TYPE_CHECKING, TypeVar
 
 from simulator.message import Base, Changes, Message, State, state_of
@@ -29,6 +29,7 @@ class Thread:
         "_history",
         "_live",
         "_live_times",
+        "_moves",
         "changes",
         "delivered",
         "name",
@@ -48,15 +49,16 @@ class Thread:
         self.past = history.count(page, number)
         self._live: list[Message] = []
         self._live_times: list[int] = []
+        self._moves: list[int] = []  # of updated_time, by something else than a message
         self.changes: dict[int, Changes] = {}
         self.read: list[tuple[int, int]] = []  # when, watermark
         self.delivered: list[tuple[int, int]] = []
         self.owners: list[tuple[int, str]] = []  # when, app id
 
     @property
-    def has_live_messages(self) -> bool:
-        """Whether anything was said since the world began."""
-        return bool(self._live)
+    def has_moved(self) -> bool:
+        """Whether it has another place in the list than when the world began."""
+        return bool(self._live or self._moves)
 
     @property
     def next_n(self) -> int:
@@ -73,11 +75,20 @@ class Thread:
         return self.past + bisect_right(self._live_times, at)
 
     def updated_at(self, at: int = NO_END) -> int | None:
-        """When the last message came, epoch ms; None while there is none. Nothing but a message moves it."""
+        """When the last message came, or what else `move` was told of, epoch ms; None while there is no message."""
         count = bisect_right(self._live_times, at)
         if count:
-            return self._live_times[count - 1]
-        return self._history.updated_at(self.page, self.number) if self.past else None
+            last = self._live_times[count - 1]
+        elif self.past:
+            last = self._history.updated_at(self.page, self.number)
+        else:
+            return None
+        moves = bisect_right(self._moves, at) if self._moves else 0
+        return max(last, self._moves[moves - 1]) if moves else last
+
+    def move(self, at: int) -> None:
+        """Let something that is no message be what happened last."""
+        insort(self._moves, at)
 
     def message(self, n: int) -> Message:
         """The n-th message as it was sent."""

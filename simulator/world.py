@@ -29,7 +29,8 @@ class World(Places):
     """A generated world. The same arguments and the same calls give the same world.
 
     `conversations_per_page` and `messages_per_conversation` (a mean) tell how much there was before it began; nothing
-    of that is stored, so its size costs no memory. `sticker_pairs` sends stickers as before 30 Aug 2026, twice.
+    of that is stored, so its size costs no memory; what happens since is, with about 0.6 KB a message. `sticker_pairs`
+    sends stickers as before 30 Aug 2026, twice. `changes_move_updated_time` is what a Graph's `Behaviour` says.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class World(Places):
         )
         self.cdn = Cdn()
         self._sticker_pairs = sticker_pairs
+        self.changes_move_updated_time = False
         self._dice = Dice(seed, 1_000_003)
 
     def truth(self, page_id: str, at: int = NO_END) -> Truth:
@@ -220,6 +222,8 @@ class World(Places):
         thread = self._thread_of(page_id, psid)
         at = max(self.now_ms(), thread.updated_at() or 0, thread.read_watermark() or 0)
         thread.read.append((self.now_ms(), at))
+        if self.changes_move_updated_time:
+            thread.move(at)
         self._touched[thread.page][thread.number] = thread
         return [self._parties(thread).item("read", at, {"read": {"watermark": at}})]
 
@@ -304,4 +308,7 @@ class World(Places):
         self._touched[thread.page][thread.number] = thread
         changes = thread.change(n)
         before = [thread.message(n).at, *(e[0] for e in changes.edits), *(r.at for r in changes.reactions)]
-        return max(self.now_ms(), max(before) + 1)
+        at = max(self.now_ms(), max(before) + 1)
+        if self.changes_move_updated_time:
+            thread.move(at)
+        return at

@@ -139,7 +139,10 @@ async def test_a_page_is_allowed_two_hundred_calls_a_day_for_each_of_its_people(
         (("--fault", "http_500:1.5"), "the probability must be from 0 to 1"),
         (("--fault", "http_500:many"), "not a fault: http_500:many; it is NAME"),
         (("--behave", "since=always"), "since must be one of ignored, honoured, refused, lying, not always"),
-        (("--behave", "telepathy=true"), "not a switch: telepathy=true; it is NAME=VALUE, with one of since, order"),
+        (
+            ("--behave", "telepathy=true"),
+            "not a switch: telepathy=true; it is NAME=VALUE, with one of since, updated_time",
+        ),
         (("--behave", "short_pages=2"), "short_pages must be from 0 to 1, not 2"),
         (("--withhold", "1.1"), "less than or equal to 1"),
         (("--pages", "0"), "greater than or equal to 1"),

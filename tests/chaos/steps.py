@@ -72,6 +72,7 @@ BEHAVIOURS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"read_lag_seconds": st.just(READ_LAG_SECONDS), "max_limit": st.just(7), "counts_are_estimates": st.just(True)},
     optional={
         "since": st.sampled_from(("honoured", "refused", "lying")),
+        "updated_time": st.just("changes"),
         "order": st.sampled_from(("shuffled_pages", "shuffled")),
         "cursors": st.just("offset"),
         "short_pages": st.just(0.3),

@@ -6,9 +6,12 @@ import httpx
 import pytest
 
 from simulator import Behaviour, Graph
+from simulator.clock import graph_time
 from tests.simulator.conftest import Caller
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simulator import TurnedClock, World
 
 
@@ -54,6 +57,32 @@ async def test_the_list_can_be_out_of_order_and_still_be_complete(
     rows = await listed(call, limit=limit)
     assert rows != right
     assert sorted(rows) == sorted(right)
+
+
+async def test_edits_reactions_unsends_and_reads_can_move_updated_time(world: World, clock: TurnedClock) -> None:
+    graph = Graph(world, behaviour=Behaviour(updated_time="changes", read_lag_seconds=0))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(graph.app), base_url="https://graph.test") as http:
+        call = Caller(graph, http)
+        page_id = call.page.id
+        threads = list(world.threads(call.page))[20:24]
+        mids = [world.person_sends(page_id, thread.psid)[0].mid or "" for thread in threads]
+        does: tuple[Callable[[], object], ...] = (
+            lambda: world.edit(mids[0]),
+            lambda: world.react(mids[1]),
+            lambda: world.unsend(mids[2]),
+            lambda: world.read(page_id, threads[3].psid),
+        )
+        old = list(world.threads(call.page))[40]
+        world.read(page_id, old.psid)
+        for do, thread in zip(does, threads, strict=True):
+            clock.advance(5)
+            do()
+            first = (await call.json(f"{page_id}/conversations", limit=1))["data"][0]
+            assert first == {"id": thread.thread_id, "updated_time": graph_time(world.now_ms())}
+        rows = await call.all(f"{page_id}/conversations", limit=7)
+        truth = list(world.true_conversations(page_id))
+        assert [row["id"] for row in rows] == [c.thread_id for c in truth]
+        assert old.thread_id in [row["id"] for row in rows[:5]]
 
 
 async def test_offset_cursors_repeat_rows_when_one_is_bumped_and_lose_none(
@@ -113,6 +142,7 @@ async def test_with_the_rule_of_the_twenty_newest_older_ones_are_stubs(call: Cal
 def test_the_defaults_promise_nothing_that_meta_does_not(world: World) -> None:
     assert Graph(world).behaviour == Behaviour(
         since="ignored",
+        updated_time="messages",
         read_lag_seconds=5,
         has_reply_to=False,
         counts_are_estimates=True,
