@@ -125,6 +125,8 @@ async def prepare(dsn: str) -> list[str]:
             "DATABASE_URL can't be read: it looks like postgresql://user:password@host:5432/database, "
             "with special characters of the password percent-encoded"
         ) from None
+    except asyncpg.RaiseError as error:  # ours: a setting that only the database's owner can put right
+        raise DatabaseError(f"the database that DATABASE_URL names can't be used: {error}") from None
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         kind = DatabaseError if _is_setting_wrong(error) else DatabaseAwayError
         raise kind(f"the database that DATABASE_URL names can't be reached: {type(error).__name__}: {error}") from None

@@ -6,6 +6,10 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
+from app.database import DatabaseAwayError, DatabaseError, prepare
+from sql.pool import connect
 from tests.app.graph import thread
 from tests.app.service import add_page, deliver, running, settings_for, text_delivery
 from tests.pooler import FOUND, pooler
@@ -39,3 +43,14 @@ async def test_it_migrates_receives_syncs_and_answers(empty_database: str, graph
             assert len(journal) == 100
             replayed = await service.http.post("/api/deliveries/replay", json={"since": "2026-01-01"})
             assert (replayed.json()["deliveries"], replayed.json()["inserted"]) == (100, 0)
+
+
+async def test_a_database_whose_commits_do_not_wait_for_the_disk_stops_the_start(empty_database: str) -> None:
+    connection = await connect(empty_database)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    await connection.close()
+    assert FOUND is not None
+    with pooler(FOUND, empty_database) as address, pytest.raises(DatabaseError, match="can't be used: sync") as refused:
+        await prepare(address)
+    assert not isinstance(refused.value, DatabaseAwayError)  # which is waited for
