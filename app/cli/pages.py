@@ -12,19 +12,17 @@ from rich.table import Table
 
 from app.adding import add_page
 from app.checking import check_page
-from app.cli.session import console, opened, print_table, read_settings
+from app.cli.session import ask_database, console, opened, print_table, read_settings, written
 from app.importing import import_pages
 from app.reconciling import graph_client, new_watchdog
 from app.removing import PageEraser, Removed
 from app.removing import remove as remove_page
-from app.settings import DatabaseSettings, Settings
+from app.settings import Settings
 from reconciler.graph.errors import GraphError
 from reconciler.tokens import TokenBox, TokenUnreadableError
 from sql.pages import list_pages, pause_page, resume_page
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from app.importing import Imported
 
 cli = typer.Typer(help="Which Pages are mirrored: add, list, check, pause and remove them.", no_args_is_help=True)
@@ -93,16 +91,9 @@ def _given(token: str | None, what: str) -> str:
 @cli.command("list")
 def show() -> None:
     """List the Pages with their state."""
-    settings = read_settings(DatabaseSettings)
-
-    async def work() -> list[asyncpg.Record]:
-        async with opened(settings) as pool, pool.acquire() as connection:
-            return await list_pages(connection)
-
     table = Table("page_id", "name", "state", "last synced", "watermark", "why")
-    for page in asyncio.run(work()):
-        times = (page["last_synced_at"], page["watermark"])
-        shown = (t.isoformat(sep=" ", timespec="seconds") if t else "never" for t in times)
+    for page in ask_database(list_pages):
+        shown = (written(at, if_none="never") for at in (page["last_synced_at"], page["watermark"]))
         table.add_row(page["page_id"], page["name"] or "", page["state"], *shown, page["state_reason"] or "")
     print_table(table)
 
@@ -110,13 +101,7 @@ def show() -> None:
 @cli.command()
 def pause(page_id: PageArgument) -> None:
     """Stop syncing a Page, and expect no webhooks of it; what they bring all the same is stored."""
-    settings = read_settings(DatabaseSettings)
-
-    async def work() -> bool:
-        async with opened(settings) as pool, pool.acquire() as connection:
-            return await pause_page(connection, page_id, now=datetime.now(UTC))
-
-    if not asyncio.run(work()):
+    if not ask_database(lambda connection: pause_page(connection, page_id, now=datetime.now(UTC))):
         _unknown(page_id)
     console.print(f"Page {page_id} is paused: `messenger-mirror pages resume {page_id}` goes on")
 
@@ -124,13 +109,7 @@ def pause(page_id: PageArgument) -> None:
 @cli.command()
 def resume(page_id: PageArgument) -> None:
     """Sync a paused Page again, at once."""
-    settings = read_settings(DatabaseSettings)
-
-    async def work() -> str | None:
-        async with opened(settings) as pool, pool.acquire() as connection:
-            return await resume_page(connection, page_id, now=datetime.now(UTC))
-
-    before = asyncio.run(work())
+    before = ask_database(lambda connection: resume_page(connection, page_id, now=datetime.now(UTC)))
     if before is None:
         _unknown(page_id)
     if before == "needs_reauth":

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.console import Console
 
 from app.database import migrated_database
 from app.logs import configure_logging
-from app.settings import AnySettings, load_settings
+from app.settings import AnySettings, DatabaseSettings, load_settings
 from sql.pool import Pool, open_pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rich.table import Table
 
-    from app.settings import DatabaseSettings
+    from sql.upsert import Connection
+
+AnyResult = TypeVar("AnyResult")
 
 console = Console(markup=False)  # what is printed holds names and Meta's words, in brackets too
 WIDTH = 160  # a row with its Page's whole id: a narrower terminal breaks it, which is better than "10..."
@@ -47,6 +50,27 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator[Pool]:
     """Open the database, brought to this version's schema."""
     async with migrated_database(settings) as dsn, open_pool(dsn, min_size=1, max_size=8) as pool:
         yield pool
+
+
+def ask_database(question: Callable[[Connection], Awaitable[AnyResult]]) -> AnyResult:
+    """Ask the database one thing, where a command needs nothing else.
+
+    Raises:
+        SettingsError: one is missing or wrong.
+
+    """
+    settings = read_settings(DatabaseSettings)
+
+    async def work() -> AnyResult:
+        async with opened(settings) as pool, pool.acquire() as connection:
+            return await question(connection)
+
+    return asyncio.run(work())
+
+
+def written(at: datetime | None, *, if_none: str = "") -> str:
+    """Write a time for a cell of a table."""
+    return at.isoformat(sep=" ", timespec="seconds") if at else if_none
 
 
 def instant(text: str | None) -> datetime | None:
