@@ -174,7 +174,7 @@ async def probe(settings: Settings, url: str) -> list[Finding]:
             signature = sign(PROBE, settings.app_secrets[0].encode()).decode()
             posted = await http.post(address, content=PROBE, headers={HEADER: signature})
             unsigned = await http.post(address, content=PROBE)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return [Finding(Verdict.WRONG, "public address", f"{address} can't be reached: {type(error).__name__}")]
     return [
         _finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,7 +34,16 @@ def _not_empty(value: SecretStr) -> SecretStr:
     return value
 
 
+def _with_a_port(value: str) -> str:
+    try:
+        _ = urlsplit(value).port
+    except ValueError as error:
+        raise ValueError("must be an address such as https://host:8000") from error
+    return value
+
+
 Secret = Annotated[SecretStr, AfterValidator(_not_empty)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_with_a_port)]
 
 
 def split_secret(value: SecretStr) -> list[str]:
@@ -69,9 +79,7 @@ class Settings(DatabaseSettings):
         description="the app's secret, which signs webhooks; after a change: current, then previous, comma-separated"
     )
     facebook_verify_token: Secret = Field(description="the word that you also type into the App Dashboard")
-    graph_api_url: str = Field(
-        "https://graph.facebook.com", pattern=r"^https?://[^\s/]+", description="where the Graph API is"
-    )
+    graph_api_url: WebAddress = Field("https://graph.facebook.com", description="where the Graph API is")
     graph_api_version: str = Field("v26.0", pattern=r"^v\d+\.\d+$", description="the Graph API's version")
     ops_api_key: Secret = Field(
         description="the first key for `/api`, of the role `admin`; several may be given, comma-separated"
@@ -85,9 +93,8 @@ class Settings(DatabaseSettings):
     spool_max_bytes: int = Field(
         8 * 2**30, ge=0, description="most bytes that each process keeps there; beyond them a delivery is refused"
     )
-    public_url: str | None = Field(
+    public_url: WebAddress | None = Field(
         None,
-        pattern=r"^https?://[^\s/]+",
         description="where people reach this service, for links to it; unset: as each request names it",
     )
     host: str = Field("127.0.0.1", description="address to listen on")

@@ -146,3 +146,9 @@ async def test_a_spool_is_looked_into_and_one_that_waits_too_long_is_told(tmp_pa
     (tmp_path / "spool" / "0123.spool").write_bytes(b"not a database, " * 100)
     assert "0123.spool" in wrong(examine_spool(settings, now))["spool files"]
     assert "can't be written" in wrong(examine_spool(settings_for("postgresql://nowhere"), now))["spool"]
+
+
+async def test_a_public_address_that_is_none_is_told(database: str) -> None:
+    for url, reason in (("http://mirror:port", "InvalidURL"), ("mirror.example", "UnsupportedProtocol")):
+        found = wrong(await probe(settings_for(database), url))
+        assert found["public address"] == f"{url}/webhook can't be reached: {reason}"
