@@ -69,7 +69,8 @@ async def slow_bodies(service: Service) -> None:
 async def silent_connections(service: Service) -> None:
     while True:
         with suppress(TimeoutError):
-            await asyncio.wait_for(raw(service, HEAD, b"", times=1), 10)
+            async with asyncio.timeout(10):
+                await raw(service, HEAD, b"", times=1)
 
 
 async def many_connections(service: Service) -> None:
@@ -141,7 +142,8 @@ async def lying_lengths(service: Service) -> None:
     while True:
         for lie in lies:
             with suppress(TimeoutError):
-                await asyncio.wait_for(raw(service, HEAD + lie, b"", times=1), 0.2)
+                async with asyncio.timeout(0.2):
+                    await raw(service, HEAD + lie, b"", times=1)
 
 
 async def odd_headers(service: Service) -> None:
