@@ -11,11 +11,14 @@ import os
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.webhook.reader import read_body
+from sql.rows import Message
 from tests.app.webhook.support import delivery_of, post, text_item
-from tests.app.webhook.test_reader import BODIES
+from tests.app.webhook.test_reader import BODIES, DOOR
 from tests.chaos.figures import note_figures
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ FEW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
-NEIGHBOUR = text_item(9_999, text="a neighbour in the same delivery")
+NEIGHBOURS = {f"m_unit_{n}": text_item(n, text="a neighbour in the same delivery") for n in (9_997, 9_998, 9_999)}
 NESTED: Any = []
 for _ in range(150):
     NESTED = [NESTED]
@@ -49,6 +52,8 @@ ODD_VALUES = st.one_of(
     st.text(st.characters(exclude_categories=()), max_size=5),
     st.integers(),
 )
+# each of them in every place of every body
+ODD_EVERYWHERE: tuple[Any, ...] = (None, {}, [[]], "\x00\ud800", -1, 10**400)
 ODD_BYTES = st.sampled_from(
     [
         b"",
@@ -112,6 +117,17 @@ def broken_bytes(draw: DrawFn) -> bytes:
     return raw
 
 
+def between_neighbours(entries: list[Any]) -> list[Any]:
+    """Entries with others before and after them: of the same Page, of another one, and of one that stands by."""
+    before, other, after = NEIGHBOURS.values()
+    return [
+        *delivery_of(before)["entry"],
+        *entries,
+        *delivery_of(other, page_id="104203300000002")["entry"],
+        *delivery_of(after, page_id="104203300000003", via="standby")["entry"],
+    ]
+
+
 async def posted_beside_a_neighbour(client: httpx.AsyncClient, pool: Pool, raw: bytes) -> None:
     """Post a body and another one at once, most likely into one transaction; what must hold of any body."""
     await pool.execute("DELETE FROM messages")
@@ -133,10 +149,11 @@ async def test_a_body_of_changed_values_is_answered_200_and_costs_no_neighbour(
 ) -> None:
     entries = body.get("entry")
     if isinstance(entries, list):
-        entries.append(delivery_of(NEIGHBOUR)["entry"][0])
+        body["entry"] = between_neighbours(entries)
     await posted_beside_a_neighbour(client, pool, json.dumps(body).encode())
     if isinstance(entries, list):
-        assert await pool.fetchval("SELECT count(*) FROM messages WHERE mid = 'm_unit_9999'") == 1
+        found = await pool.fetch("SELECT mid FROM messages WHERE mid = ANY($1::text[])", list(NEIGHBOURS))
+        assert {row["mid"] for row in found} == NEIGHBOURS.keys()
 
 
 @given(raw=broken_bytes())
@@ -145,3 +162,25 @@ async def test_a_body_of_broken_bytes_is_answered_200_and_costs_no_neighbour(
     client: httpx.AsyncClient, pool: Pool, raw: bytes
 ) -> None:
     await posted_beside_a_neighbour(client, pool, raw)
+
+
+@pytest.mark.parametrize("name", [name for name, body in BODIES.items() if isinstance(body, dict)])
+def test_whatever_stands_in_any_place_of_a_body_no_neighbour_is_lost(name: str) -> None:
+    entries = BODIES[name].get("entry")
+    for n in range(len(list(places(entries))) if isinstance(entries, list) else 0):
+        for value in ODD_EVERYWHERE:
+            changed = deepcopy(entries)
+            container, key = list(places(changed))[n]
+            container[key] = value
+            reading = read_body(json.dumps({**BODIES[name], "entry": between_neighbours(changed)}).encode(), DOOR)
+            mids = {row.mid for item in reading.items for row in item.rows if isinstance(row, Message)}
+            assert mids >= NEIGHBOURS.keys()
+            assert not any("not understood" in reason for _, reason in reading.dead_letters)
+
+
+async def test_bodies_of_every_kind_at_once_cost_no_neighbour(client: httpx.AsyncClient, pool: Pool) -> None:
+    entries = [entry for body in BODIES.values() if isinstance(body, dict) for entry in body.get("entry") or []]
+    answer = await post(client, json.dumps({"object": "page", "entry": between_neighbours(entries)}).encode())
+    assert answer.status_code == 200
+    found = await pool.fetch("SELECT mid FROM messages WHERE mid = ANY($1::text[])", list(NEIGHBOURS))
+    assert {row["mid"] for row in found} == NEIGHBOURS.keys()
