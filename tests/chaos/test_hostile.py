@@ -61,18 +61,16 @@ async def test_acknowledged_traffic_goes_on_beside(
     attack: Callable[[Service], Awaitable[None]], service_to_attack: Service, attacked_server: Database
 ) -> None:
     service = service_to_attack
-    crowded = attack in {
-        many_connections,
-        idle_connections,
-    }  # then one that has just come in may be sent away; it comes again
+    # then one that has just come in may be sent away; it comes again
+    crowded = attack in {many_connections, idle_connections}
     async with Load(service.url, first=service.numbers(), is_new=crowded) as load:
         await load.has_acknowledged(50)
         before = memory(service.process.pid)
         async with attacked(service, attack):
             await load.has_acknowledged(DURING)
         grown = memory(service.process.pid) - before
-    assert load.refused == []
-    assert load.broken <= (len(load.acknowledged) if crowded else 0)
+    assert set(load.refused) <= ({408} if crowded else set())
+    assert load.broken + len(load.refused) <= (len(load.acknowledged) if crowded else 0)
     assert load.slowest < ANSWER_WITHIN_SECONDS
     assert grown < MOST_GROWTH
     await service.is_drained()
