@@ -10,7 +10,7 @@ from pydantic import Field
 
 from app.api.answers.common import Paged
 from app.api.answers.runs import Backfill, BackfillWithRuns
-from app.api.wire import Id, Instant, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_json, read_query
+from app.api.wire import Id, Instant, Json, NoQuery, PageQuery, Shape, page_of, read_json, read_query
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -30,11 +30,6 @@ class _Body(Shape):
     all: bool = False
     since: Instant
     until: Instant | None = None
-
-
-class _Query(Shape):
-    limit: Limit = 50
-    cursor: str | None = None
 
 
 async def create(request: Request) -> Response:
@@ -68,8 +63,8 @@ def _check(body: _Body, now: datetime) -> None:
 
 async def index(request: Request) -> Response:
     """Backfills, newest first."""
-    query = read_query(request, _Query)
-    before = from_cursor(query.cursor, datetime, UUID) if query.cursor is not None else None
+    query = read_query(request, PageQuery)
+    before = query.place(datetime, UUID)
     async with request.state.pool.acquire() as connection:
         rows = await list_backfills(connection, limit=query.limit + 1, before=before)
     return Json(page_of(rows, query.limit, "requested_at", "id"))
@@ -123,7 +118,7 @@ ENDPOINTS = [
         "/backfills",
         index,
         role=Role.READ,
-        query=_Query,
+        query=PageQuery,
         answers={200: Answer("a page of backfills", Paged[Backfill])},
     ),
     Endpoint("GET", _ONE, show, role=Role.READ, answers={200: Answer("the backfill, with its runs", BackfillWithRuns)}),

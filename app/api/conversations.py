@@ -14,7 +14,7 @@ from app.api.answers.common import Paged
 from app.api.answers.conversations import AuditedConversation, Conversations, Message
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
-from app.api.wire import Id, Instant, Limit, NoQuery, Shape, bad_cursor, from_cursor, page_of, path_id, read_query
+from app.api.wire import Id, Instant, NoQuery, PageQuery, bad_cursor, page_of, path_id, read_query
 from app.endpoint import ELSEWHERE, ETAG, NOT_MODIFIED, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 
-class _ListQuery(Shape):
+class _ListQuery(PageQuery):
     page_id: Id | None = None
     include_tags: TagNames = ()
     match: Literal["all", "any"] = "all"
@@ -39,8 +39,6 @@ class _ListQuery(Shape):
     unread: bool | None = None
     updated_from: Instant | None = None
     updated_to: Instant | None = None
-    limit: Limit = 50
-    cursor: str | None = None
     count: Literal["none", "exact"] = "none"
 
     def wanted(self) -> Wanted:
@@ -57,11 +55,6 @@ class _ListQuery(Shape):
         )
 
 
-class _MessagesQuery(Shape):
-    limit: Limit = 50
-    cursor: str | None = None
-
-
 async def index(request: Request) -> Response:
     """Conversations, newest activity first."""
     query = read_query(request, _ListQuery)
@@ -69,7 +62,7 @@ async def index(request: Request) -> Response:
         raise ProblemError(422, "updated_to must be later than updated_from", field="updated_to")
     wanted = query.wanted()
     question = _fingerprint(wanted)
-    after = _place(query.cursor, question, datetime, str, str)
+    after = _place(query, question, datetime, str, str)
     async with request.state.pool.acquire() as connection:
         rows, total = await list_conversations(
             connection, wanted, after=after, limit=query.limit + 1, count=query.count == "exact"
@@ -92,11 +85,11 @@ async def show(request: Request) -> Response:
 
 async def messages(request: Request) -> Response:
     """A conversation's messages, newest first."""
-    query = read_query(request, _MessagesQuery)
+    query = read_query(request, PageQuery)
     page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
     # of the Page, not of the person: a conversation that moves to its person takes its cursors along
     question = _fingerprint(page_id)
-    after = _place(query.cursor, question, datetime, str)
+    after = _place(query, question, datetime, str)
     app_id = request.state.settings.facebook_app_id
     async with request.state.pool.acquire() as connection:
         rows = await list_messages(connection, page_id, psid, after=after, limit=query.limit + 1, app_id=app_id)
@@ -122,10 +115,11 @@ def _fingerprint(question: object) -> str:
     return blake2b(repr(question).encode(), digest_size=6).hexdigest()
 
 
-def _place(cursor: str | None, question: str, *kinds: type[str | datetime]) -> Any:
-    if cursor is None:
+def _place(query: PageQuery, question: str, *kinds: type[str | datetime]) -> Any:
+    found = query.place(str, *kinds)
+    if found is None:
         return None
-    asked, *place = from_cursor(cursor, str, *kinds)
+    asked, *place = found
     if asked != question:
         raise bad_cursor()
     return tuple(place)
@@ -152,7 +146,7 @@ ENDPOINTS = [
         "/conversations/{page_id}/{psid}/messages",
         messages,
         role=Role.READ,
-        query=_MessagesQuery,
+        query=PageQuery,
         answers={200: Answer("a page of messages", Paged[Message], headers=ETAG), **NOT_MODIFIED, **ELSEWHERE},
     ),
 ]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from app.api.answers.common import Paged
 from app.api.answers.journal import Delivery, DeliveryWithBody, Replayed
-from app.api.wire import Id, Instant, Json, Limit, Shape, from_cursor, page_of, read_json, read_query, to_cursor
+from app.api.wire import Id, Instant, Json, PageQuery, Shape, from_cursor, page_of, read_json, read_query, to_cursor
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-class _Query(Shape):
+class _Query(PageQuery):
     page_id: Id | None = None
     state: Literal["dead"] | None = None
     since: Instant | None = None
     until: Instant | None = None
-    limit: Limit = 50
-    cursor: str | None = None
 
 
 class _ReplayBody(Shape):
@@ -54,7 +52,7 @@ async def index(request: Request) -> Response:
     `limit`, or none, and `next` goes on.
     """
     query = read_query(request, _Query)
-    before = from_cursor(query.cursor, datetime, UUID) if query.cursor is not None else None
+    before = query.place(datetime, UUID)
     which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
     async with request.state.pool.acquire() as connection:
         if query.page_id is None:

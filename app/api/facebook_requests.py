@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.api.answers.common import Paged
 from app.api.answers.facebook_requests import FacebookRequest
-from app.api.wire import Json, Limit, Shape, from_cursor, page_of, read_query
+from app.api.wire import Json, PageQuery, page_of, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from sql.facebook_requests import list_requests
@@ -17,15 +17,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-class _Query(Shape):
-    limit: Limit = 50
-    cursor: str | None = None
-
-
 async def index(request: Request) -> Response:
     """Requests, newest first; for what is `unmatched` its owner has to find the person, and erase."""
-    query = read_query(request, _Query)
-    before = from_cursor(query.cursor, datetime, str) if query.cursor is not None else None
+    query = read_query(request, PageQuery)
+    before = query.place(datetime, str)
     async with request.state.pool.acquire() as connection:
         rows = await list_requests(connection, limit=query.limit + 1, before=before)
     return Json(page_of(rows, query.limit, "received_at", "code"))
@@ -37,7 +32,7 @@ ENDPOINTS = [
         "/facebook-requests",
         index,
         role=Role.ADMIN,
-        query=_Query,
+        query=PageQuery,
         answers={200: Answer("a page of requests", Paged[FacebookRequest])},
     ),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from app.api.answers.common import Paged
 from app.api.answers.runs import Run
-from app.api.wire import Id, Json, Limit, NoQuery, Shape, from_cursor, page_of, read_query, run_number
+from app.api.wire import Id, Json, NoQuery, PageQuery, page_of, read_query, run_number
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -17,17 +17,15 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-class _Query(Shape):
+class _Query(PageQuery):
     page_id: Id | None = None
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None
-    limit: Limit = 50
-    cursor: str | None = None
 
 
 async def index(request: Request) -> Response:
     """Runs, newest first."""
     query = read_query(request, _Query)
-    (before,) = from_cursor(query.cursor, int) if query.cursor is not None else (None,)
+    (before,) = query.place(int) or (None,)
     async with request.state.pool.acquire() as connection:
         rows = await list_runs(
             connection, page_id=query.page_id, state=query.state, before=before, limit=query.limit + 1

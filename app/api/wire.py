@@ -72,6 +72,22 @@ Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
 
+class PageQuery(Shape):
+    """The query of a list that is told page by page."""
+
+    limit: Limit = 50
+    cursor: str | None = None
+
+    def place(self, *kinds: type[str | int | datetime | UUID]) -> Any:
+        """Read where to go on; None: at the beginning.
+
+        Raises:
+            ProblemError: 422; the cursor is none of ours.
+
+        """
+        return from_cursor(self.cursor, *kinds) if self.cursor is not None else None
+
+
 async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
     """Read a request's body.
 
