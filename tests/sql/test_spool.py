@@ -348,3 +348,16 @@ async def test_a_file_that_cannot_be_made_leaves_nothing_behind(folder: Path, mo
         assert list(folder.iterdir()) == []
         await spool.put(delivery(4))
         assert spool.depth == 1
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_a_file_waits_for_the_disk_at_every_commit(folder: Path, *, is_adopted: bool) -> None:
+    file = SpoolFile.create(folder)
+    file.put([delivery(1)])
+    if is_adopted:
+        file.close()
+        [file] = SpoolFile.adopt(folder)
+    # what no kill of a process can show: a power cut takes what was not asked for to be on the disk
+    assert file._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    file.close()
