@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
 class _ListQuery(PageQuery):
     page_id: Id | None = None
-    include_tags: TagNames = ()
-    match: Literal["all", "any"] = "all"
-    exclude_tags: TagNames = ()
-    search: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")] | None = None
-    unread: bool | None = None
-    updated_from: Instant | None = None
-    updated_to: Instant | None = None
-    count: Literal["none", "exact"] = "none"
+    include_tags: TagNames = Field((), description="names, comma-separated")
+    match: Literal["all", "any"] = Field("all", description="of `include_tags`: it carries each, or one at least")
+    exclude_tags: TagNames = Field((), description="names, comma-separated: it carries none of them")
+    search: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")] | None = Field(
+        None, description="words, each of which begins a word of one of its messages, or of the person's name"
+    )
+    unread: bool | None = Field(None, description="whether the person waits to be read; not given: either")
+    updated_from: Instant | None = Field(None, description="its last message was sent then or later")
+    updated_to: Instant | None = Field(None, description="its last message was sent before")
+    count: Literal["none", "exact"] = Field("none", description="`exact`: tells `total` too, which takes time")
 
     def wanted(self) -> Wanted:
         """What the list is of."""

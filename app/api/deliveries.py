@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class _Query(PageQuery):
-    page_id: Id | None = None
-    state: Literal["dead"] | None = None
-    since: Instant | None = None
-    until: Instant | None = None
+    page_id: Id | None = Field(None, description="only what names this Page")
+    state: Literal["dead"] | None = Field(None, description="only what has dead letters")
+    since: Instant | None = Field(None, description="it came then or later")
+    until: Instant | None = Field(None, description="it came before")
 
 
 class _ReplayBody(Shape):

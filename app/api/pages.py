@@ -57,8 +57,8 @@ class _Import(Shape):
 
 
 class _RemoveQuery(Shape):
-    data: Literal["keep", "erase"] = "keep"
-    unsubscribe: bool = True
+    data: Literal["keep", "erase"] = Field("keep", description="what becomes of what was mirrored of it")
+    unsubscribe: bool = Field(True, description="`false`: its webhooks go on, and what they bring is stored")
 
 
 async def index(request: Request) -> Response:

@@ -35,4 +35,4 @@ def _several(value: object) -> object:
 
 
 TagName = Annotated[str, AfterValidator(check_name)]
-TagNames = Annotated[tuple[TagName, ...], BeforeValidator(_several), Field(max_length=MOST)]
+TagNames = Annotated[tuple[TagName, ...], Field(max_length=MOST), BeforeValidator(_several)]

@@ -76,7 +76,7 @@ class PageQuery(Shape):
     """The query of a list that is told page by page."""
 
     limit: Limit = 50
-    cursor: str | None = None
+    cursor: str | None = Field(None, description="the `next` of the page before")
 
     def place(self, *kinds: type[str | int | datetime | UUID]) -> Any:
         """Read where to go on; None: at the beginning.

@@ -93,6 +93,12 @@ def test_every_reference_leads_somewhere_and_every_shape_is_used() -> None:
     assert not [name for name in used if name.startswith("_") or "__" in name]
 
 
+def test_what_narrows_a_list_of_conversations_says_how() -> None:
+    parameters = DOCUMENT["paths"]["/api/conversations"]["get"]["parameters"]
+    assert {p["name"] for p in parameters if "description" not in p} == {"page_id", "limit"}
+    assert {p["schema"]["maxItems"] for p in parameters if p["schema"].get("type") == "array"} == {20}
+
+
 def test_every_field_that_an_answer_must_have_is_described() -> None:
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert set(schema.get("required", ())) <= schema.get("properties", {}).keys(), name
