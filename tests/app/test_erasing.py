@@ -153,7 +153,7 @@ async def test_a_replay_brings_nothing_back(service: Service) -> None:
         )
         await connection.execute("UPDATE webhook_deliveries SET body = $1", body)  # as if nobody had seen to it yet
     response = await service.http.post("/api/deliveries/replay", json={"since": "2026-01-01"})
-    assert response.json() == {"deliveries": 1, "still_dead": 0, "inserted": 0, "updated": 0}
+    assert response.json() == {"deliveries": 1, "still_dead": 0, "inserted": 0, "updated": 0, "next": None}
     assert await texts(service) == ["theirs"]
     assert await bodies(service) == [redacted(body, {"entry[0].messaging[0]"})]
 
