@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HEAD_WITHIN_SECONDS = 10.0
+GRACE_SECONDS = 1.0  # for who has only just come in
 REST_WITHIN_SECONDS = 60.0  # of a body, and of an answer that nobody takes; webhooks have less
 MOST_CONNECTIONS = 4096  # some 20 KB each
 OTHER_FILES = 96  # Postgres, the spool, Graph, the log
@@ -59,9 +60,15 @@ class Doorstep:
     """The connections of one server. `room`: how many there may be before the first has to go for the next."""
 
     def __init__(
-        self, *, room: int, head_seconds: float = HEAD_WITHIN_SECONDS, rest_seconds: float = REST_WITHIN_SECONDS
+        self,
+        *,
+        room: int,
+        head_seconds: float = HEAD_WITHIN_SECONDS,
+        rest_seconds: float = REST_WITHIN_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self.room, self.head_seconds, self.rest_seconds = room, head_seconds, rest_seconds
+        self._grace_seconds = grace_seconds
         self._heads: Deadlines[Wait] = Deadlines(Wait.expire)
         self._rests: Deadlines[Wait] = Deadlines(Wait.expire)
 
@@ -78,14 +85,18 @@ class Doorstep:
         return wait
 
     def make_room(self, connections: Iterable[Connection]) -> None:
-        """End one connection: the oldest that has asked for nothing yet, else an idle one, else the slowest."""
-        if self._heads.expire_first():
+        """End one connection.
+
+        The oldest that has asked for nothing yet, unless it has only just come in; else an idle one, else that oldest
+        all the same, else the slowest.
+        """
+        if self._heads.expire_first(time.monotonic() + self.head_seconds - self._grace_seconds):
             return
         idle = next((connection for connection in connections if connection.is_idle), None)
         if idle is not None:
             idle.give_up()
-            return
-        self._rests.expire_first()
+        elif not self._heads.expire_first():
+            self._rests.expire_first()
 
 
 def raise_file_limit() -> None:

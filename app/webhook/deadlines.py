@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -42,13 +43,17 @@ class Deadlines(Generic[W]):
         if self._timer is None:
             self._arm()
 
-    def expire_first(self) -> bool:
-        """Call `expire` with what is due first before it is; False when nothing waits."""
+    def expire_first(self, due_by: float = math.inf) -> bool:
+        """Call `expire` with what is due first, before it is; False when nothing waits that is due by then."""
         while self._waits:
-            _, wait = self._waits.popleft()
+            deadline, wait = self._waits[0]
             if not wait.done():
+                if deadline > due_by:
+                    return False
+                self._waits.popleft()
                 self._expire(wait)
                 return True
+            self._waits.popleft()
         return False
 
     def _arm(self) -> None:

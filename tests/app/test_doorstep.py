@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 EXPECTING, CONTINUE = b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"100 Continue\r\n\r\n"
 SOON, NEVER = 0.05, 3600.0
+LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: mirror\r\n\r\n"
 
 
 @asynccontextmanager
 async def door(
-    app: ASGIApp = echo, *, room: int = 1000, head: float = NEVER, rest: float = NEVER
+    app: ASGIApp = echo, *, room: int = 1000, head: float = NEVER, rest: float = NEVER, grace: float = 0
 ) -> AsyncIterator[Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]]:
     """A server with such a doorstep; gives what connects to it."""
 
     class Http(BoundedHttp):
         @staticmethod
         def new_doorstep() -> Doorstep:
-            return Doorstep(room=room, head_seconds=head, rest_seconds=rest)
+            return Doorstep(room=room, head_seconds=head, rest_seconds=rest, grace_seconds=grace)
 
     writers: list[asyncio.StreamWriter] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -156,6 +157,21 @@ async def test_when_there_are_too_many_the_oldest_that_asked_for_nothing_goes_fo
         for reader, its_writer, rest in ((asking, writer, b"abc"), (newer, second, GET), (last, third, GET)):
             its_writer.write(rest)
             assert (await reader.readuntil(b"bytes")).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("has_just_come", [True, False])
+async def test_an_idle_one_goes_before_who_has_only_just_come_in(has_just_come: bool) -> None:  # noqa: FBT001
+    async with door(room=2, grace=NEVER if has_just_come else 0) as connect:
+        idle, writer = await connect()
+        writer.write(GET)
+        await idle.readuntil(b"0 bytes")
+        silent, asking = await connect()
+        _, newest = await connect()
+        assert await told_until_the_end(idle if has_just_come else silent) == (b"" if has_just_come else LATE)
+        if has_just_come:
+            asking.write(GET)
+            assert (await silent.readuntil(b"bytes")).startswith(b"HTTP/1.1 200 OK")
+        assert not newest.is_closing()
 
 
 async def test_when_all_have_asked_an_idle_one_goes_and_then_one_whose_body_is_slow() -> None:
