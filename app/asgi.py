@@ -24,6 +24,7 @@ from app.housekeeping import Housekeeping
 from app.keys import KeyRing
 from app.lateness import note_lateness
 from app.logs import configure_logging
+from app.newest import Newest
 from app.numbers import DatabaseNumbers
 from app.problems import ProblemError, on_database_error, on_failure, on_http_error, on_problem
 from app.rate import Rate
@@ -73,6 +74,7 @@ class State(TypedDict):
     keys: KeyRing
     rate: Rate
     numbers: DatabaseNumbers
+    newest: Newest
     graph: GraphClient
     tokens: TokenBox
     worker: Worker | None
@@ -132,7 +134,9 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
         await stack.enter_async_context(durable.group_commit)
         graph = await stack.enter_async_context(graph_client(settings))
         tokens = TokenBox(settings.encryption_keys)
-        housekeeping = Housekeeping(pool, retention_days=settings.journal_retention_days)
+        housekeeping = Housekeeping(
+            pool, retention_days=settings.journal_retention_days, changes_days=settings.changes_retention_days
+        )
         heartbeat = Heartbeat(pool, "receiver", interval=timedelta(seconds=settings.sync_interval_seconds))
         requests = FacebookRequests(pool, graph, tokens, settings)
         jobs = [
@@ -175,6 +179,7 @@ async def resources(settings: Settings) -> AsyncIterator[State]:
             keys=KeyRing(pool, settings.api_keys),
             rate=Rate(settings.api_requests_per_second),
             numbers=DatabaseNumbers(pool),
+            newest=Newest(pool),
             graph=graph,
             tokens=tokens,
             worker=reconciling.worker if reconciling is not None else None,

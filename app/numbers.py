@@ -102,6 +102,11 @@ class _Told:
             "Requests that a person's data go for which Facebook does not tell who it is",
             value=numbers.unmatched,
         )
+        yield GaugeMetricFamily(
+            "mirror_changes_horizon_lag_seconds",
+            "For how long the oldest change that is not told yet waits for a transaction that goes on",
+            value=numbers.held_changes,
+        )
 
 
 def _of_pages(name: str, text: str, values: dict[str, float]) -> Iterable[GaugeMetricFamily]:

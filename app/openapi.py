@@ -36,6 +36,7 @@ _MEANS = {
     404: "there is none such",
     408: "the body took too long",
     409: "there is one already",
+    410: "what it goes on from is gone: start over",
     413: "the body is too large",
     422: "something in the request is wrong: `field` names it",
     429: "the key asks too often",

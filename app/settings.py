@@ -118,6 +118,7 @@ class Settings(DatabaseSettings):
     journal_retention_days: int = Field(
         90, ge=1, le=36500, description="days that raw deliveries, and ended sync runs, are kept"
     )
+    changes_retention_days: int = Field(14, ge=1, le=3650, description="days that changes are told of")
 
     @property
     def spool_folder(self) -> Path:

@@ -190,9 +190,13 @@ async def _mark_absent(
                 END
             FROM absent AS a
             WHERE m.page_id = $1 AND m.mid = a.mid
-            RETURNING a.thread_id, m.missing_in_graph_since
+            RETURNING
+                a.thread_id, m.page_id, m.mid, m.psid, m.missing_in_graph_since, m.updated_at = now() AS is_changed
         )
-        SELECT thread_id, count(missing_in_graph_since) AS missing FROM marked GROUP BY thread_id
+        SELECT
+            thread_id, count(missing_in_graph_since) AS missing,
+            note_changes(array_agg(ROW('message', page_id, mid, psid)::change_row) FILTER (WHERE is_changed))
+        FROM marked GROUP BY thread_id
         """,
         page_id,
         run_id,
@@ -207,11 +211,16 @@ async def mark_listed(connection: Connection, page_id: str, mids: Collection[str
     """Take back that Graph lists these messages no more: it does."""
     await connection.execute(
         """
-        UPDATE messages SET
-            absent_since = NULL,
-            missing_in_graph_since = NULL,
-            updated_at = CASE WHEN missing_in_graph_since IS NULL THEN updated_at ELSE now() END
-        WHERE page_id = $1 AND mid = ANY($2::text[]) AND absent_since IS NOT NULL
+        WITH marked AS (
+            UPDATE messages SET
+                absent_since = NULL,
+                missing_in_graph_since = NULL,
+                updated_at = CASE WHEN missing_in_graph_since IS NULL THEN updated_at ELSE now() END
+            WHERE page_id = $1 AND mid = ANY($2::text[]) AND absent_since IS NOT NULL
+            RETURNING page_id, mid, psid, sent_at, updated_at
+        )
+        SELECT note_changes(array_agg(ROW('message', m.page_id, m.mid, m.psid)::change_row))
+        FROM marked AS m WHERE m.updated_at = now() AND m.sent_at IS NOT NULL
         """,
         page_id,
         sorted(mids),

@@ -1,10 +1,12 @@
-"""Reading one conversation back."""
+"""Reading conversations back by their keys."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import asyncpg
 
     from sql.upsert import Connection
@@ -26,6 +28,21 @@ async def show_conversation(connection: Connection, page_id: str, psid: str) -> 
     return await connection.fetchrow(
         f"SELECT {SHOWN} FROM conversations AS c WHERE c.page_id = $1 AND c.psid = $2", page_id, psid
     )
+
+
+async def show_conversations(
+    connection: Connection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], asyncpg.Record]:
+    """Conversations by (page_id, psid); without those that there are none of."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {SHOWN} FROM unnest($1::text[], $2::text[]) AS n (page_id, psid)
+        JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
+        """,
+        [page_id for page_id, _ in keys],
+        [psid for _, psid in keys],
+    )
+    return {(row["page_id"], row["psid"]): row for row in rows}
 
 
 async def person_of_thread(connection: Connection, page_id: str, thread_id: str) -> str | None:

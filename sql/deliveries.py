@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
-import asyncpg
-
 from sql.batches import first_two
+from sql.partitions import drop_days_before, ensure_days, keep_days, partitions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+    from datetime import date, datetime
     from uuid import UUID
+
+    import asyncpg
 
     from sql.pool import Pool
     from sql.rows import Delivery
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
     Place = tuple[datetime, UUID]  # of a delivery: its time and its id
 
-DAYS_AHEAD = 7
-DROP_WAITS_MS = 200
 SEARCHED_AT_ONCE = 20_000  # deliveries: with 1 KiB each some 20 MB
-_LOCK = 7_226_831_904_114
+_TABLE = "webhook_deliveries"
 
 
 async def journal_deliveries(connection: Connection, deliveries: Sequence[Delivery]) -> None:
@@ -201,68 +200,20 @@ async def all_deliveries(
 
 
 async def ensure_partitions(connection: Connection, days: Iterable[date]) -> None:
-    """Make the journal's partitions for these days where they are missing.
-
-    Waits for nobody who reads or writes the journal, and nobody for it: attaching takes a lock that a CREATE TABLE ...
-    PARTITION OF would not be content with. Where nothing is missing it needs no right to create tables.
-    """
-    wanted = set(days)
-    if wanted <= (await _partitions(connection)).keys():
-        return
-    async with connection.transaction():
-        # two processes that start at once would otherwise both create it and one would fail
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for day in sorted(wanted - (await _partitions(connection)).keys()):
-            await connection.execute(
-                f"""
-                CREATE TABLE webhook_deliveries_{day:%Y%m%d} (LIKE webhook_deliveries INCLUDING ALL);
-                ALTER TABLE webhook_deliveries ATTACH PARTITION webhook_deliveries_{day:%Y%m%d}
-                FOR VALUES FROM ('{day.isoformat()}') TO ('{(day + timedelta(days=1)).isoformat()}')
-                """
-            )
+    """Make the journal's partitions for these days where they are missing."""
+    await ensure_days(connection, _TABLE, days)
 
 
 async def journal_days(connection: Connection) -> list[date]:
     """Return the days that the journal has partitions for, oldest first."""
-    return sorted(await _partitions(connection))
-
-
-async def _partitions(connection: Connection) -> dict[date, str]:
-    """Return the journal's partitions of one day each: {day: table}."""
-    rows = await connection.fetch(
-        """
-        SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day, c.oid::regclass::text AS name
-        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'webhook_deliveries'::regclass AND c.relname ~ '^webhook_deliveries_[0-9]{8}$'
-        ORDER BY day
-        """
-    )
-    return {r["day"]: r["name"] for r in rows}
+    return sorted(await partitions(connection, _TABLE))
 
 
 async def drop_partitions_before(connection: Connection, first_kept: date) -> list[date]:
-    """Drop the journal's partitions of days before `first_kept`; returns the days dropped.
-
-    A drop locks the whole journal, and while it waits for a long reader every webhook would wait behind it: so it
-    gives up soon, and what is left is for the next time.
-    """
-    dropped = []
-    for day, name in (await _partitions(connection)).items():
-        if day >= first_kept:
-            break
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {DROP_WAITS_MS}")
-                # whoever drops next waits here, not half way through a drop of the same
-                await connection.execute("LOCK TABLE ONLY webhook_deliveries IN ACCESS EXCLUSIVE MODE")
-                await connection.execute(f"DROP TABLE IF EXISTS {name}")  # another process may have been faster
-        except asyncpg.LockNotAvailableError:
-            break
-        dropped.append(day)
-    return dropped
+    """Drop the journal's partitions of days before `first_kept`; returns the days dropped."""
+    return await drop_days_before(connection, _TABLE, first_kept)
 
 
 async def keep_journal(connection: Connection, *, today: date, retention_days: int) -> list[date]:
     """Make the coming days' partitions, and drop those past retention; returns the days dropped."""
-    await ensure_partitions(connection, (today + timedelta(days=n) for n in range(-1, DAYS_AHEAD + 1)))
-    return await drop_partitions_before(connection, today - timedelta(days=retention_days))
+    return await keep_days(connection, _TABLE, today=today, retention_days=retention_days)

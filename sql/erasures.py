@@ -88,7 +88,15 @@ async def erase(
         found = await _count(connection, *key)
         deliveries = await _deliveries(connection, *key)
         await enforce(connection, [key], batch=0, now=now)
-        await connection.execute("DELETE FROM conversation_tags WHERE page_id = $1 AND psid = $2", *key)
+        await connection.execute(
+            """
+            WITH gone AS (
+                DELETE FROM conversation_tags WHERE page_id = $1 AND psid = $2 RETURNING page_id, psid
+            )
+            SELECT note_changes(array_agg(ROW('conversation', g.page_id, g.psid, g.psid)::change_row)) FROM gone AS g
+            """,
+            *key,
+        )
     return Erased(key[1], before, found["messages"], found["events"], found["was_known"], deliveries)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sql.changes import held_seconds
+
 if TYPE_CHECKING:
     from sql.upsert import Connection
 
@@ -14,7 +16,7 @@ class Numbers(NamedTuple):
     `lag`, seconds since the last sync that succeeded (or since the Page was added), and `budget`, which share of what
     the Page is good for in a day was called in the last 24 hours. `erasures`: persons the journal may still hold;
     `page_erasures`: Pages being erased; `unmatched`: requests that a person's data go, of which Facebook does not tell
-    whose they are.
+    whose they are; `held_changes`: seconds for which the oldest change has waited for a transaction that goes on.
     """
 
     pages: dict[str, int]
@@ -24,6 +26,7 @@ class Numbers(NamedTuple):
     erasures: int
     page_erasures: int
     unmatched: int
+    held_changes: float
 
 
 async def read_numbers(connection: Connection, *, most: int) -> Numbers:
@@ -63,5 +66,6 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         {(row["kind"], row["state"]): row["runs"] for row in runs},
         {row["page_id"]: max(row["seconds"], 0.0) for row in lag},
         {row["page_id"]: row["share"] for row in budget},
-        *(open_ends or (0, 0, 0)),
+        *((*open_ends,) if open_ends else (0, 0, 0)),
+        held_changes=await held_seconds(connection),
     )

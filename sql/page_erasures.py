@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from sql.changes import Change, forget_changes, note_changes
+
 if TYPE_CHECKING:
     from datetime import date, datetime
 
@@ -75,7 +77,10 @@ async def claim_page_erasure(connection: Connection, page_id: str | None = None)
 
 
 async def erase_rows(connection: Connection, page_id: str) -> int:
-    """Erase the next rows of a Page, in a transaction of their own; returns how many: none when nothing is left."""
+    """Erase the next rows of a Page, in a transaction of their own; returns how many: none when nothing is left.
+
+    The last of them is told to readers of the feed: of it, what it said of the Page goes too.
+    """
     await connection.execute(
         "UPDATE page_erasures SET claimed_until = now() + $2::interval WHERE page_id = $1", page_id, CLAIM
     )
@@ -91,7 +96,10 @@ async def erase_rows(connection: Connection, page_id: str) -> int:
         )
         if done != "DELETE 0":
             return int(done.split()[-1])
-    return 0
+    forgotten = await forget_changes(connection, page_id)
+    if not forgotten:
+        await note_changes(connection, [Change("page", page_id, page_id, None)])
+    return forgotten
 
 
 async def erased_pages(connection: Connection) -> dict[str, datetime]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sql.batches import columns
+from sql.changes import Change, note_changes
 from sql.erasures import carry_over
 
 if TYPE_CHECKING:
@@ -71,14 +72,27 @@ async def rekey(
         thread_id,
     )
     await connection.execute(
-        "UPDATE messages SET psid = $3, moved_from = $2, updated_at = $4 WHERE page_id = $1 AND psid = $2",
+        """
+        WITH moved AS (
+            UPDATE messages SET psid = $3, moved_from = $2, updated_at = $4 WHERE page_id = $1 AND psid = $2
+            RETURNING page_id, mid, psid, sent_at
+        )
+        SELECT note_changes(array_agg(ROW('message', m.page_id, m.mid, m.psid)::change_row))
+        FROM moved AS m WHERE m.sent_at IS NOT NULL
+        """,
         page_id,
         thread_id,
         psid,
         now,
     )
     await connection.execute(
-        "UPDATE conversation_events SET psid = $3, updated_at = $4 WHERE page_id = $1 AND psid = $2",
+        """
+        WITH moved AS (
+            UPDATE conversation_events SET psid = $3, updated_at = $4 WHERE page_id = $1 AND psid = $2
+            RETURNING page_id, event_key, psid
+        )
+        SELECT note_changes(array_agg(ROW('event', e.page_id, e.event_key, e.psid)::change_row)) FROM moved AS e
+        """,
         page_id,
         thread_id,
         psid,
@@ -101,6 +115,7 @@ async def rekey(
         thread_id,
         psid,
     )
+    await note_changes(connection, [Change("conversation", page_id, at, at) for at in (thread_id, psid)])
     return True
 
 

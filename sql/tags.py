@@ -74,16 +74,20 @@ async def change_tag(
         asyncpg.UniqueViolationError: there is one of the new name already.
 
     """
-    done = await connection.execute(
-        """
-        UPDATE tags SET name = COALESCE($2, name), colour = CASE WHEN $4 THEN colour ELSE $3 END WHERE name = $1
-        """,
-        name,
-        new_name,
-        colour,
-        keep_colour,
-    )
-    return bool(done == "UPDATE 1")
+    async with connection.transaction():
+        tag_id = await connection.fetchval(
+            """
+            UPDATE tags SET name = COALESCE($2, name), colour = CASE WHEN $4 THEN colour ELSE $3 END WHERE name = $1
+            RETURNING id
+            """,
+            name,
+            new_name,
+            colour,
+            keep_colour,
+        )
+        if tag_id is not None and new_name not in {None, name}:
+            await connection.execute(f"SELECT {_noted('k')} FROM conversation_tags AS k WHERE k.tag_id = $1", tag_id)
+    return tag_id is not None
 
 
 async def delete_tag(connection: Connection, name: str) -> bool:
@@ -94,13 +98,17 @@ async def delete_tag(connection: Connection, name: str) -> bool:
         if tag_id is None:
             return False
         await connection.execute(
-            """
+            f"""
             WITH locked AS MATERIALIZED (
                 SELECT k.page_id, k.psid FROM conversation_tags AS k WHERE k.tag_id = $1
                 ORDER BY k.page_id, k.psid FOR UPDATE
+            ),
+            gone AS (
+                DELETE FROM conversation_tags AS k USING locked AS l
+                WHERE k.page_id = l.page_id AND k.psid = l.psid AND k.tag_id = $1
+                RETURNING k.page_id, k.psid
             )
-            DELETE FROM conversation_tags AS k USING locked AS l
-            WHERE k.page_id = l.page_id AND k.psid = l.psid AND k.tag_id = $1
+            SELECT {_noted("k")} FROM gone AS k
             """,
             tag_id,
         )
@@ -146,25 +154,29 @@ async def tag_conversations(
 async def _put_on(connection: Connection, ids: list[int], keys: list[tuple[str, ...]]) -> int:
     if not ids:
         return 0
-    done = await connection.execute(
+    [(done, _)] = await connection.fetch(
         f"""
-        INSERT INTO conversation_tags (page_id, psid, tag_id, active_at)
-        SELECT c.page_id, c.psid, t.id, span_of(c.last_message_at)
-        FROM {_KEYS} JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
-        CROSS JOIN unnest($1::bigint[]) AS t (id)
-        ORDER BY c.page_id, c.psid, t.id
-        ON CONFLICT (page_id, psid, tag_id) DO NOTHING
+        WITH new AS (
+            INSERT INTO conversation_tags (page_id, psid, tag_id, active_at)
+            SELECT c.page_id, c.psid, t.id, span_of(c.last_message_at)
+            FROM {_KEYS} JOIN conversations AS c ON c.page_id = n.page_id AND c.psid = n.psid
+            CROSS JOIN unnest($1::bigint[]) AS t (id)
+            ORDER BY c.page_id, c.psid, t.id
+            ON CONFLICT (page_id, psid, tag_id) DO NOTHING
+            RETURNING page_id, psid
+        )
+        SELECT count(*), {_noted("k")} FROM new AS k
         """,
         ids,
         *keys,
     )
-    return int(done.split()[-1])
+    return int(done)
 
 
 async def _take_off(connection: Connection, ids: list[int], keys: list[tuple[str, ...]]) -> int:
     if not ids:
         return 0
-    done = await connection.execute(
+    [(done, _)] = await connection.fetch(
         f"""
         WITH locked AS MATERIALIZED (
             SELECT k.page_id, k.psid, k.tag_id
@@ -172,11 +184,20 @@ async def _take_off(connection: Connection, ids: list[int], keys: list[tuple[str
             JOIN conversation_tags AS k ON k.page_id = n.page_id AND k.psid = n.psid
             WHERE k.tag_id = ANY($1::bigint[])
             ORDER BY k.page_id, k.psid, k.tag_id FOR UPDATE OF k
+        ),
+        gone AS (
+            DELETE FROM conversation_tags AS k USING locked AS l
+            WHERE k.page_id = l.page_id AND k.psid = l.psid AND k.tag_id = l.tag_id
+            RETURNING k.page_id, k.psid
         )
-        DELETE FROM conversation_tags AS k USING locked AS l
-        WHERE k.page_id = l.page_id AND k.psid = l.psid AND k.tag_id = l.tag_id
+        SELECT count(*), {_noted("k")} FROM gone AS k
         """,
         ids,
         *keys,
     )
-    return int(done.split()[-1])
+    return int(done)
+
+
+def _noted(of: str) -> str:
+    """Note in the feed that conversations have other tags."""
+    return f"note_changes(array_agg(ROW('conversation', {of}.page_id, {of}.psid, {of}.psid)::change_row))"

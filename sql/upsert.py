@@ -4,6 +4,7 @@ It runs inside the caller's transaction (READ COMMITTED), one statement per tabl
 conversations, messages, reactions, events, then the conversations' last message. Postgres refuses to touch a row twice
 in a statement, so what repeats a key goes through the same statement once more (`passes`). The statements are functions
 of the database, one a table, and so are the rules of merging: they stand in one place, and in no second form here.
+Each tells which keys read differently now, and those are noted in the feed of changes, in the same transaction.
 
 `ingest` takes the same steps in one call. Between two calls a client's locks are held and its session waits for it:
 with a call a statement, that was more than half of a webhook's way under load.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from sql.batches import CONVERSATIONS_PER_STATEMENT, ROWS_PER_STATEMENT, columns, first_three, first_two, numbered
+from sql.changes import Change, note_changes
 from sql.deliveries import journal_deliveries
 from sql.erasures import carry_over, enforce, erased_among, refuse_events_about_erased
 from sql.errors import TellsOfErased
@@ -72,7 +74,7 @@ async def upsert(connection: Connection, rows: Rows, *, now: datetime | None = N
         if erased_threads:
             await carry_over(connection, erased_threads)
     named = _all_conversations(conversations, messages, rows.events, moves)
-    erased = await _upsert_conversations(connection, named, now) if named else set()
+    erased, changed = await _upsert_conversations(connection, named, now) if named else (set(), [])
     for page_id, thread_id, psid in moves:
         await rekey(connection, page_id, thread_id, psid, now=now)
     counts, touched = Counts(), {(page_id, psid) for page_id, _, psid in moves}
@@ -99,8 +101,7 @@ async def upsert(connection: Connection, rows: Rows, *, now: datetime | None = N
     about = {(e.page_id, e.mid) for e in rows.events if e.psid is None and e.mid is not None}
     if about:
         counts -= await refuse_events_about_erased(connection, about, batch=batch)
-    if touched - erased:
-        await _derive_last_messages(connection, touched - erased, now)
+    await _derive_last_messages(connection, touched - erased, now, changed)
     return counts
 
 
@@ -180,15 +181,18 @@ def _later(a: datetime | None, b: datetime | None) -> datetime | None:
 
 async def _upsert_conversations(
     connection: Connection, rows: list[Conversation], now: datetime
-) -> set[tuple[str, str]]:
-    """Create or lock every conversation of the batch, and raise what rises; returns those of erased persons."""
-    [(_, erased)] = await connection.fetch(
+) -> tuple[set[tuple[str, str]], list[Change]]:
+    """Create or lock every conversation of the batch, and raise what rises.
+
+    Returns those of erased persons, and the changes.
+    """
+    [(changed, erased)] = await connection.fetch(
         "SELECT upsert_conversations($1::conversation_row[], $2), erased_among($3::conversation_key[])",
         numbered(rows, first_two, CONVERSATIONS_PER_STATEMENT),
         now,
         [row[:2] for row in rows],
     )
-    return {(page_id, psid) for page_id, psid in erased or ()}
+    return {(page_id, psid) for page_id, psid in erased or ()}, [Change(*row) for row in changed or ()]
 
 
 async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None:
@@ -203,6 +207,20 @@ async def _lock_late(connection: Connection, keys: set[tuple[str, str]]) -> None
     )
 
 
-async def _derive_last_messages(connection: Connection, keys: set[tuple[str, str]], now: datetime) -> None:
-    """Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now."""
-    await connection.execute("SELECT derive_last_messages($1::conversation_key[], $2)", sorted(keys), now)
+async def _derive_last_messages(
+    connection: Connection, keys: set[tuple[str, str]], now: datetime, changed: list[Change]
+) -> None:
+    """Set each conversation's last message afresh: the newest by (sent_at, mid). Their rows are locked by now.
+
+    Notes those that change, with what `changed` before.
+    """
+    if not keys:
+        if changed:
+            await note_changes(connection, changed)
+        return
+    await connection.execute(
+        "SELECT note_changes($3::change_row[] || derive_last_messages($1::conversation_key[], $2))",
+        sorted(keys),
+        now,
+        changed,
+    )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 async def upsert_events(connection: Connection, rows: list[Event], batch: int, now: datetime) -> Counts:
     """Merge events: field by field, present beats absent, ties by the greater value."""
-    [(inserted, updated)] = await connection.fetch(
-        "SELECT * FROM upsert_events($1::event_row[], $2, $3)",
+    [(inserted, updated, _)] = await connection.fetch(
+        "SELECT u.inserted, u.updated, note_changes(u.changed) FROM upsert_events($1::event_row[], $2, $3) AS u",
         numbered(rows, first_two, ROWS_PER_STATEMENT),
         batch,
         now,

@@ -67,8 +67,11 @@ class Merged(NamedTuple):
 
 async def upsert_messages(connection: Connection, rows: list[Message], batch: int, now: datetime) -> Merged:
     """Merge messages, and what follows from them for their reactions."""
-    [(inserted, updated, touched, learnt)] = await connection.fetch(
-        "SELECT * FROM upsert_messages($1::message_row[], $2, $3)",
+    [(inserted, updated, touched, learnt, _)] = await connection.fetch(
+        """
+        SELECT u.inserted, u.updated, u.touched, u.learnt, note_changes(u.changed) AS noted
+        FROM upsert_messages($1::message_row[], $2, $3) AS u
+        """,
         message_chunks(rows),
         batch,
         now,

@@ -19,5 +19,7 @@ async def upsert_reactions(connection: Connection, rows: list[Reaction], now: da
     Nothing is stored on an unsent message, nor below the time at which Graph's own list was read.
     """
     await connection.execute(
-        "SELECT upsert_reactions($1::reaction_row[], $2)", numbered(rows, first_three, ROWS_PER_STATEMENT), now
+        "SELECT note_changes(upsert_reactions($1::reaction_row[], $2))",
+        numbered(rows, first_three, ROWS_PER_STATEMENT),
+        now,
     )

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.api import backfills, conversations, deliveries, facebook_requests, keys, loss, pages, runs, syncs, tags
+from app.api import (
+    backfills,
+    changes,
+    conversations,
+    deliveries,
+    facebook_requests,
+    keys,
+    loss,
+    pages,
+    runs,
+    syncs,
+    tags,
+)
 
 if TYPE_CHECKING:
     from app.endpoint import Endpoint
 
-_MODULES = (syncs, tags, conversations, backfills, runs, pages, loss, deliveries, facebook_requests, keys)
+_MODULES = (syncs, tags, conversations, changes, backfills, runs, pages, loss, deliveries, facebook_requests, keys)
 
 
 def api_routes() -> list[Endpoint]:

@@ -267,7 +267,7 @@ CREATE TABLE conversations (
     last_message_direction text,
     snippet text, -- also NULL when the last message has no text
     created_at timestamptz NOT NULL,
-    updated_at timestamptz NOT NULL, -- our clock at the last write that changed any of this
+    updated_at timestamptz NOT NULL, -- our clock at the last write that changed what readers see of this
     PRIMARY KEY (page_id, psid)
 ); -- grows with a Page's traffic
 CREATE INDEX conversations_by_activity ON conversations (page_id, last_message_at DESC, psid DESC)

@@ -97,7 +97,12 @@ CREATE TYPE stored_message AS (
     has_snapshot boolean
 );
 
-CREATE TYPE stored_event AS (page_id text COLLATE "C", event_key text COLLATE "C", is_inserted boolean);
+CREATE TYPE stored_event AS (
+    page_id text COLLATE "C", event_key text COLLATE "C", psid text COLLATE "C", is_inserted boolean
+);
+
+-- One key whose readers see something else: 0013 keeps them.
+CREATE TYPE change_row AS (kind text, page_id text COLLATE "C", key text COLLATE "C", psid text COLLATE "C");
 
 ------------------------------------------------------------------------------------------------------------
 -- A function a table.
@@ -113,26 +118,51 @@ BEGIN
 END
 $$;
 
+-- What readers see of Graph's register of a conversation: not when it was read.
+CREATE FUNCTION graph_values(graph jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN (SELECT jsonb_object_agg(f.key, f.value -> 2) FROM jsonb_each(graph) AS f (key, value));
+END
+$$;
+
 -- Create or lock every conversation of the batch, and raise what rises.
-CREATE FUNCTION upsert_conversations(incoming conversation_row[], at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION upsert_conversations(
+    incoming conversation_row[], at timestamptz, OUT changed change_row[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    of_chunk change_row[];
 BEGIN
     FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
-        INSERT INTO conversations AS c (
-            page_id, psid, platform, graph, delivered_watermark, read_watermark, created_at, updated_at
+        WITH s AS (
+            INSERT INTO conversations AS c (
+                page_id, psid, platform, graph, delivered_watermark, read_watermark, created_at, updated_at
+            )
+            SELECT n.page_id, n.psid, n.platform, n.graph::jsonb, n.delivered_watermark, n.read_watermark, at, at
+            FROM unnest(incoming) AS n
+            WHERE n.chunk = this_chunk
+            ON CONFLICT (page_id, psid) DO UPDATE SET
+                platform = LEAST(c.platform, excluded.platform),
+                graph = merge_fields(c.graph, excluded.graph),
+                delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
+                read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
+                updated_at = CASE
+                    WHEN excluded.platform < c.platform
+                        OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
+                        OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
+                        OR graph_values(merge_fields(c.graph, excluded.graph)) IS DISTINCT FROM graph_values(c.graph)
+                        THEN at
+                    ELSE c.updated_at
+                END
+            WHERE excluded.platform < c.platform
+            OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
+            OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
+            OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph)
+            RETURNING c.page_id, c.psid, c.updated_at
         )
-        SELECT n.page_id, n.psid, n.platform, n.graph::jsonb, n.delivered_watermark, n.read_watermark, at, at
-        FROM unnest(incoming) AS n
-        WHERE n.chunk = this_chunk
-        ON CONFLICT (page_id, psid) DO UPDATE SET
-            platform = LEAST(c.platform, excluded.platform),
-            graph = merge_fields(c.graph, excluded.graph),
-            delivered_watermark = GREATEST(c.delivered_watermark, excluded.delivered_watermark),
-            read_watermark = GREATEST(c.read_watermark, excluded.read_watermark),
-            updated_at = at
-        WHERE excluded.platform < c.platform
-        OR excluded.delivered_watermark > COALESCE(c.delivered_watermark, '-infinity')
-        OR excluded.read_watermark > COALESCE(c.read_watermark, '-infinity')
-        OR (excluded.graph IS NOT NULL AND merge_fields(c.graph, excluded.graph) IS DISTINCT FROM c.graph);
+        SELECT array_agg(ROW('conversation', s.page_id, s.psid, s.psid)::change_row)
+        INTO of_chunk
+        FROM s WHERE s.updated_at = at;
+        changed := changed || of_chunk;
     END LOOP;
     IF EXISTS (SELECT FROM unnest(incoming) AS n WHERE n.graph IS NOT NULL) THEN
         PERFORM derive_names(ARRAY(SELECT ROW(n.page_id, n.psid)::conversation_key FROM unnest(incoming) AS n));
@@ -140,7 +170,8 @@ BEGIN
 END
 $$;
 
--- Take away the reactions of messages that were unsent, and that audits had found missing: now it is known why.
+-- Take away the reactions of messages that were unsent, and that audits had found missing: now it is known why. What was
+-- unsent is a change as it is.
 CREATE FUNCTION conclude_unsends(stored stored_message[]) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
@@ -156,30 +187,46 @@ $$;
 -- Let Graph's list of reactions replace what is older than it.
 --
 -- The messages' rows are locked by now, so their `reactions_observed_at` stands still.
-CREATE FUNCTION apply_reaction_snapshots(stored stored_message[], at timestamptz) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION apply_reaction_snapshots(
+    stored stored_message[], at timestamptz, OUT changed change_row[]
+) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    and_these change_row[];
 BEGIN
-    DELETE FROM message_reactions AS r
-    USING messages AS m, unnest(stored) AS s
-    WHERE s.has_snapshot AND m.page_id = s.page_id AND m.mid = s.mid AND r.page_id = s.page_id AND r.mid = s.mid
-    AND (
-        r.reacted_at_is_estimated
-        OR r.reacted_at < m.reactions_observed_at
-        OR (
-            r.reacted_at IS NULL
-            AND NOT m.graph -> 'reactions' -> 1 @> jsonb_build_array(
-                jsonb_build_array(r.actor, COALESCE(r.reaction, ''), COALESCE(r.emoji, ''))
+    WITH gone AS (
+        DELETE FROM message_reactions AS r
+        USING messages AS m, unnest(stored) AS s
+        WHERE s.has_snapshot AND m.page_id = s.page_id AND m.mid = s.mid AND r.page_id = s.page_id AND r.mid = s.mid
+        AND (
+            r.reacted_at_is_estimated
+            OR r.reacted_at < m.reactions_observed_at
+            OR (
+                r.reacted_at IS NULL
+                AND NOT m.graph -> 'reactions' -> 1 @> jsonb_build_array(
+                    jsonb_build_array(r.actor, COALESCE(r.reaction, ''), COALESCE(r.emoji, ''))
+                )
             )
         )
-    );
-    INSERT INTO message_reactions (page_id, mid, actor, reaction, emoji, is_removed, updated_at)
-    SELECT m.page_id, m.mid, g.value ->> 0, NULLIF(g.value ->> 1, ''), NULLIF(g.value ->> 2, ''), false, at
-    FROM unnest(stored) AS s
-    JOIN messages AS m ON m.page_id = s.page_id AND m.mid = s.mid
-    CROSS JOIN LATERAL jsonb_array_elements(m.graph -> 'reactions' -> 1) AS g (value)
-    WHERE s.has_snapshot
-    ORDER BY m.page_id, m.mid, g.value ->> 0
-    ON CONFLICT (page_id, mid, actor) DO NOTHING;
+        RETURNING m.page_id, m.mid, m.psid, m.sent_at, r.is_removed
+    )
+    SELECT array_agg(ROW('message', g.page_id, g.mid, g.psid)::change_row) INTO changed
+    FROM gone AS g WHERE g.sent_at IS NOT NULL AND NOT g.is_removed;
+    WITH new AS (
+        INSERT INTO message_reactions AS r (page_id, mid, actor, reaction, emoji, is_removed, updated_at)
+        SELECT m.page_id, m.mid, g.value ->> 0, NULLIF(g.value ->> 1, ''), NULLIF(g.value ->> 2, ''), false, at
+        FROM unnest(stored) AS s
+        JOIN messages AS m ON m.page_id = s.page_id AND m.mid = s.mid
+        CROSS JOIN LATERAL jsonb_array_elements(m.graph -> 'reactions' -> 1) AS g (value)
+        WHERE s.has_snapshot
+        ORDER BY m.page_id, m.mid, g.value ->> 0
+        ON CONFLICT (page_id, mid, actor) DO NOTHING
+        RETURNING r.page_id, r.mid
+    )
+    SELECT array_agg(ROW('message', n.page_id, n.mid, s.psid)::change_row) INTO and_these
+    FROM new AS n JOIN unnest(stored) AS s ON s.page_id = n.page_id AND s.mid = n.mid
+    WHERE s.sent_at IS NOT NULL;
+    changed := changed || and_these;
 END
 $$;
 
@@ -190,9 +237,10 @@ $$;
 CREATE FUNCTION upsert_messages(
     incoming message_row[], batch bigint, at timestamptz,
     OUT inserted integer, OUT updated integer,
-    OUT touched conversation_key[], OUT learnt thread_person[]
+    OUT touched conversation_key[], OUT learnt thread_person[], OUT changed change_row[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
+    reacted_to change_row[];
     of_chunk stored_message[];
     stored stored_message[];
     any_deleted boolean;
@@ -238,7 +286,7 @@ BEGIN
             PERFORM conclude_unsends(of_chunk);
         END IF;
         IF any_snapshot THEN
-            PERFORM apply_reaction_snapshots(of_chunk, at);
+            reacted_to := reacted_to || apply_reaction_snapshots(of_chunk, at);
         END IF;
         stored := stored || of_chunk;
     END LOOP;
@@ -250,58 +298,72 @@ BEGIN
         || array_agg(DISTINCT ROW(s.page_id, s.moved_from)::conversation_key) FILTER (
             WHERE s.is_shown AND s.moved_from IS NOT NULL AND s.moved_from IS DISTINCT FROM s.thread_id
         ),
-        array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) FILTER (WHERE s.thread_id <> s.psid)
-    INTO inserted, updated, touched, learnt
+        array_agg(DISTINCT ROW(s.page_id, s.thread_id, s.psid)::thread_person) FILTER (WHERE s.thread_id <> s.psid),
+        array_agg(ROW('message', s.page_id, s.mid, s.psid)::change_row) FILTER (WHERE s.is_shown)
+    INTO inserted, updated, touched, learnt, changed
     FROM (SELECT n.*, n.is_changed AND n.sent_at IS NOT NULL AS is_shown FROM unnest(stored) AS n) AS s;
+    changed := changed || reacted_to;
 END
 $$;
 
 -- Merge reactions: the newest time wins, then the removal, then the greater emoji.
 --
 -- Nothing is stored on an unsent or erased message, nor below the time at which Graph's own list was read.
-CREATE FUNCTION upsert_reactions(incoming reaction_row[], at timestamptz) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION upsert_reactions(
+    incoming reaction_row[], at timestamptz, OUT changed change_row[]
+) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    of_chunk change_row[];
 BEGIN
     FOR this_chunk IN 1 .. COALESCE((incoming[cardinality(incoming)]).chunk, 0) LOOP
-        INSERT INTO message_reactions AS r (
-            page_id, mid, actor, reaction, emoji, is_removed, reacted_at, reacted_at_is_estimated,
-            delivery_day, delivery_id, updated_at
+        WITH s AS (
+            INSERT INTO message_reactions AS r (
+                page_id, mid, actor, reaction, emoji, is_removed, reacted_at, reacted_at_is_estimated,
+                delivery_day, delivery_id, updated_at
+            )
+            SELECT
+                n.page_id, n.mid, n.actor, n.reaction, n.emoji, n.is_removed, n.reacted_at, n.reacted_at_is_estimated,
+                n.delivery_day, n.delivery_id, at
+            FROM unnest(incoming) AS n
+            JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
+            WHERE n.chunk = this_chunk
+            AND m.deleted_at IS NULL AND NOT m.is_erased
+            AND (
+                m.reactions_observed_at IS NULL
+                OR (NOT n.reacted_at_is_estimated AND n.reacted_at >= m.reactions_observed_at)
+            )
+            ORDER BY n.page_id, n.mid, n.actor
+            ON CONFLICT (page_id, mid, actor) DO UPDATE SET
+                reaction = excluded.reaction,
+                emoji = excluded.emoji,
+                is_removed = excluded.is_removed,
+                reacted_at = excluded.reacted_at,
+                reacted_at_is_estimated = excluded.reacted_at_is_estimated,
+                delivery_day = excluded.delivery_day,
+                delivery_id = excluded.delivery_id,
+                updated_at = excluded.updated_at
+            WHERE r.reacted_at IS NULL OR (
+                event_clock(excluded.reacted_at, excluded.reacted_at_is_estimated), excluded.is_removed,
+                COALESCE(excluded.emoji, '') COLLATE "C", COALESCE(excluded.reaction, '') COLLATE "C"
+            ) > (
+                event_clock(r.reacted_at, r.reacted_at_is_estimated), r.is_removed,
+                COALESCE(r.emoji, '') COLLATE "C", COALESCE(r.reaction, '') COLLATE "C"
+            )
+            RETURNING r.page_id, r.mid
         )
-        SELECT
-            n.page_id, n.mid, n.actor, n.reaction, n.emoji, n.is_removed, n.reacted_at, n.reacted_at_is_estimated,
-            n.delivery_day, n.delivery_id, at
-        FROM unnest(incoming) AS n
-        JOIN messages AS m ON m.page_id = n.page_id AND m.mid = n.mid
-        WHERE n.chunk = this_chunk
-        AND m.deleted_at IS NULL AND NOT m.is_erased
-        AND (
-            m.reactions_observed_at IS NULL
-            OR (NOT n.reacted_at_is_estimated AND n.reacted_at >= m.reactions_observed_at)
-        )
-        ORDER BY n.page_id, n.mid, n.actor
-        ON CONFLICT (page_id, mid, actor) DO UPDATE SET
-            reaction = excluded.reaction,
-            emoji = excluded.emoji,
-            is_removed = excluded.is_removed,
-            reacted_at = excluded.reacted_at,
-            reacted_at_is_estimated = excluded.reacted_at_is_estimated,
-            delivery_day = excluded.delivery_day,
-            delivery_id = excluded.delivery_id,
-            updated_at = excluded.updated_at
-        WHERE r.reacted_at IS NULL OR (
-            event_clock(excluded.reacted_at, excluded.reacted_at_is_estimated), excluded.is_removed,
-            COALESCE(excluded.emoji, '') COLLATE "C", COALESCE(excluded.reaction, '') COLLATE "C"
-        ) > (
-            event_clock(r.reacted_at, r.reacted_at_is_estimated), r.is_removed,
-            COALESCE(r.emoji, '') COLLATE "C", COALESCE(r.reaction, '') COLLATE "C"
-        );
+        SELECT array_agg(ROW('message', m.page_id, m.mid, m.psid)::change_row) INTO of_chunk
+        FROM s JOIN messages AS m ON m.page_id = s.page_id AND m.mid = s.mid
+        WHERE m.sent_at IS NOT NULL;
+        changed := changed || of_chunk;
     END LOOP;
 END
 $$;
 
 -- Merge events: field by field, present beats absent, ties by the greater value.
 CREATE FUNCTION upsert_events(
-    incoming event_row[], batch bigint, at timestamptz, OUT inserted integer, OUT updated integer
+    incoming event_row[], batch bigint, at timestamptz,
+    OUT inserted integer, OUT updated integer, OUT changed change_row[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     of_chunk stored_event[];
@@ -336,25 +398,30 @@ BEGIN
             OR GREATEST(e.mid, excluded.mid) IS DISTINCT FROM e.mid
             OR (excluded.occurred_at_is_estimated, excluded.occurred_at) < (e.occurred_at_is_estimated, e.occurred_at)
             OR merge_fields(e.payload, excluded.payload) IS DISTINCT FROM e.payload
-            RETURNING e.page_id, e.event_key, e.seen_batch = batch AS is_inserted
+            RETURNING e.page_id, e.event_key, e.psid, e.seen_batch = batch AS is_inserted
         )
         SELECT array_agg(ROW(s.*)::stored_event) INTO of_chunk FROM s;
         stored := stored || of_chunk;
     END LOOP;
-    SELECT count(*) FILTER (WHERE k.is_inserted), count(*) FILTER (WHERE NOT k.is_inserted)
-    INTO inserted, updated
+    SELECT
+        count(*) FILTER (WHERE k.is_inserted), count(*) FILTER (WHERE NOT k.is_inserted),
+        array_agg(ROW('event', k.page_id, k.event_key, k.psid)::change_row)
+    INTO inserted, updated, changed
     FROM (
-        SELECT bool_or(s.is_inserted) AS is_inserted FROM unnest(stored) AS s GROUP BY s.page_id, s.event_key
+        SELECT s.page_id, s.event_key, max(s.psid) AS psid, bool_or(s.is_inserted) AS is_inserted
+        FROM unnest(stored) AS s GROUP BY s.page_id, s.event_key
     ) AS k;
 END
 $$;
 
 -- Set each conversation's last message afresh: the newest by (sent_at, mid), and with each of its tags the span of time
 -- that it lies in. Their rows are locked by now.
-CREATE FUNCTION derive_last_messages(keys conversation_key[], at timestamptz) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION derive_last_messages(
+    keys conversation_key[], at timestamptz, OUT changed change_row[]
+) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
 BEGIN
-    WITH changed AS (
+    WITH derived AS (
         UPDATE conversations AS c SET
             last_message_mid = l.mid,
             last_message_at = l.sent_at,
@@ -376,10 +443,13 @@ BEGIN
         AND (c.last_message_mid, c.last_message_at, c.last_message_direction, c.snippet)
             IS DISTINCT FROM (l.mid, l.sent_at, l.direction, l.snippet)
         RETURNING c.page_id, c.psid, c.last_message_at
+    ),
+    tagged AS (
+        UPDATE conversation_tags AS t SET active_at = span_of(c.last_message_at)
+        FROM derived AS c
+        WHERE t.page_id = c.page_id AND t.psid = c.psid AND t.active_at IS DISTINCT FROM span_of(c.last_message_at)
     )
-    UPDATE conversation_tags AS t SET active_at = span_of(c.last_message_at)
-    FROM changed AS c
-    WHERE t.page_id = c.page_id AND t.psid = c.psid AND t.active_at IS DISTINCT FROM span_of(c.last_message_at);
+    SELECT array_agg(ROW('conversation', c.page_id, c.psid, c.psid)::change_row) INTO changed FROM derived AS c;
 END
 $$;
 
@@ -416,11 +486,12 @@ CREATE FUNCTION ingest(
     OUT updated integer
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    changed change_row[];
     of_messages record;
     of_events record;
 BEGIN
     PERFORM journal_deliveries(deliveries);
-    PERFORM upsert_conversations(conversations, at);
+    changed := upsert_conversations(conversations, at);
     of_messages := upsert_messages(messages, batch, at);
     inserted := of_messages.inserted;
     updated := of_messages.updated;
@@ -435,15 +506,17 @@ BEGIN
         RAISE SQLSTATE 'MM001' USING MESSAGE = 'conversations have to be locked late';
     END IF;
     IF cardinality(reactions) > 0 THEN
-        PERFORM upsert_reactions(reactions, at);
+        changed := changed || upsert_reactions(reactions, at);
     END IF;
     IF cardinality(events) > 0 THEN
         of_events := upsert_events(events, batch, at);
         inserted := inserted + of_events.inserted;
         updated := updated + of_events.updated;
+        changed := changed || of_events.changed;
     END IF;
     IF of_messages.touched IS NOT NULL THEN
-        PERFORM derive_last_messages(of_messages.touched, at);
+        changed := changed || derive_last_messages(of_messages.touched, at);
     END IF;
+    PERFORM note_changes(changed || of_messages.changed);
 END
 $$;

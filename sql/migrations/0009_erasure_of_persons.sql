@@ -62,17 +62,22 @@ CREATE FUNCTION delete_events_about_erased(
     about message_key[], this_batch bigint, OUT inserted integer, OUT updated integer
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    changed change_row[];
 BEGIN
     WITH gone AS (
         DELETE FROM conversation_events AS e
         USING unnest(about) AS n, messages AS m
         WHERE m.page_id = n.page_id AND m.mid = n.mid AND m.is_erased
         AND e.page_id = n.page_id AND e.mid = n.mid AND e.psid IS NULL
-        RETURNING e.seen_batch
+        RETURNING e.page_id, e.event_key, e.seen_batch
     )
-    SELECT count(*) FILTER (WHERE g.seen_batch = this_batch), count(*) FILTER (WHERE g.seen_batch <> this_batch)
-    INTO inserted, updated
+    SELECT
+        count(*) FILTER (WHERE g.seen_batch = this_batch), count(*) FILTER (WHERE g.seen_batch <> this_batch),
+        array_agg(ROW('event', g.page_id, g.event_key, NULL)::change_row)
+    INTO inserted, updated, changed
     FROM gone AS g;
+    PERFORM note_changes(changed);
 END
 $$;
 
@@ -87,6 +92,8 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
     gone message_key[];
     of_events integer;
+    changed change_row[];
+    and_these change_row[];
 BEGIN
     -- locked in the order in which all others lock messages
     WITH covered AS (
@@ -123,6 +130,9 @@ BEGIN
         count(*) FILTER (WHERE c.seen_batch <> this_batch AND c.changed_batch = this_batch)
     INTO gone, inserted, updated
     FROM covered AS c;
+    SELECT array_agg(ROW('message', m.page_id, m.mid, m.psid)::change_row) INTO changed
+    FROM unnest(gone) AS g JOIN messages AS m ON m.page_id = g.page_id AND m.mid = g.mid
+    WHERE m.sent_at IS NOT NULL;
 
     UPDATE messages AS m SET
         is_erased = true,
@@ -152,41 +162,51 @@ BEGIN
         USING unnest(conversations) AS n, erasures AS e
         WHERE e.page_id = n.page_id AND e.psid = n.psid
         AND v.page_id = e.page_id AND v.psid = e.psid AND v.occurred_at < e.erased_before
-        RETURNING v.seen_batch
+        RETURNING v.page_id, v.event_key, v.psid, v.seen_batch
     )
-    SELECT count(*) FILTER (WHERE v.seen_batch = this_batch) INTO of_events FROM events AS v;
+    SELECT
+        count(*) FILTER (WHERE v.seen_batch = this_batch),
+        array_agg(ROW('event', v.page_id, v.event_key, v.psid)::change_row)
+    INTO of_events, and_these
+    FROM events AS v;
+    changed := changed || and_these;
     inserted := inserted + of_events;
     PERFORM delete_events_about_erased(gone, this_batch);
 
-    UPDATE conversations AS c SET
-        graph = k.graph,
-        delivered_watermark = k.delivered_watermark,
-        read_watermark = k.read_watermark,
-        created_at = k.created_at,
-        updated_at = at
-    FROM unnest(conversations) AS n
-    JOIN erasures AS e ON e.page_id = n.page_id AND e.psid = n.psid
-    JOIN conversations AS o ON o.page_id = e.page_id AND o.psid = e.psid
-    CROSS JOIN LATERAL (
-        SELECT
-            (
-                SELECT jsonb_object_agg(f.key, f.value) FROM jsonb_each(o.graph) AS f (key, value)
-                WHERE (f.value ->> 0)::bigint >= extract(epoch FROM e.erased_before) * 1000
-            ) AS graph,
-            CASE WHEN o.delivered_watermark >= e.erased_before THEN o.delivered_watermark END AS delivered_watermark,
-            CASE WHEN o.read_watermark >= e.erased_before THEN o.read_watermark END AS read_watermark,
-            GREATEST(o.created_at, e.erased_before) AS created_at
-    ) AS k
-    WHERE c.page_id = o.page_id AND c.psid = o.psid
-    AND (o.graph, o.delivered_watermark, o.read_watermark, o.created_at)
-        IS DISTINCT FROM (k.graph, k.delivered_watermark, k.read_watermark, k.created_at);
+    WITH kept AS (
+        UPDATE conversations AS c SET
+            graph = k.graph,
+            delivered_watermark = k.delivered_watermark,
+            read_watermark = k.read_watermark,
+            created_at = k.created_at,
+            updated_at = at
+        FROM unnest(conversations) AS n
+        JOIN erasures AS e ON e.page_id = n.page_id AND e.psid = n.psid
+        JOIN conversations AS o ON o.page_id = e.page_id AND o.psid = e.psid
+        CROSS JOIN LATERAL (
+            SELECT
+                (
+                    SELECT jsonb_object_agg(f.key, f.value) FROM jsonb_each(o.graph) AS f (key, value)
+                    WHERE (f.value ->> 0)::bigint >= extract(epoch FROM e.erased_before) * 1000
+                ) AS graph,
+                CASE WHEN o.delivered_watermark >= e.erased_before THEN o.delivered_watermark END AS delivered_watermark,
+                CASE WHEN o.read_watermark >= e.erased_before THEN o.read_watermark END AS read_watermark,
+                GREATEST(o.created_at, e.erased_before) AS created_at
+        ) AS k
+        WHERE c.page_id = o.page_id AND c.psid = o.psid
+        AND (o.graph, o.delivered_watermark, o.read_watermark, o.created_at)
+            IS DISTINCT FROM (k.graph, k.delivered_watermark, k.read_watermark, k.created_at)
+        RETURNING c.page_id, c.psid
+    )
+    SELECT array_agg(ROW('conversation', c.page_id, c.psid, c.psid)::change_row) INTO and_these FROM kept AS c;
+    changed := changed || and_these;
     DELETE FROM conversation_names AS s
     USING unnest(conversations) AS n, erasures AS e
     WHERE e.page_id = n.page_id AND e.psid = n.psid AND s.page_id = e.page_id AND s.psid = e.psid
     AND NOT EXISTS (
         SELECT FROM conversations AS c WHERE c.page_id = s.page_id AND c.psid = s.psid AND c.name = s.name
     );
-    PERFORM derive_last_messages(conversations, at);
+    changed := changed || derive_last_messages(conversations, at);
     WITH empty AS (
         DELETE FROM conversations AS c
         USING unnest(conversations) AS n, erasures AS e
@@ -197,7 +217,11 @@ BEGIN
         )
         AND NOT EXISTS (SELECT FROM conversation_events AS v WHERE v.page_id = c.page_id AND v.psid = c.psid)
         RETURNING c.page_id, c.psid
+    ),
+    untagged AS (
+        DELETE FROM conversation_tags AS t USING empty AS o WHERE t.page_id = o.page_id AND t.psid = o.psid
     )
-    DELETE FROM conversation_tags AS t USING empty AS o WHERE t.page_id = o.page_id AND t.psid = o.psid;
+    SELECT array_agg(ROW('conversation', c.page_id, c.psid, c.psid)::change_row) INTO and_these FROM empty AS c;
+    PERFORM note_changes(changed || and_these);
 END
 $$;

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from app.housekeeping import Housekeeping
-from sql.deliveries import DAYS_AHEAD
+from sql.partitions import DAYS_AHEAD
 
 if TYPE_CHECKING:
     from sql.pool import Pool
@@ -17,16 +17,20 @@ async def days(pool: Pool) -> int:
 
 
 async def test_the_journal_has_its_coming_days_and_loses_those_past_retention(pool: Pool) -> None:
-    housekeeping = Housekeeping(pool, retention_days=3)
-    assert await housekeeping.run_once(NOON) == {"dropped": 0, "pruned": 0}
+    housekeeping = Housekeeping(pool, retention_days=3, changes_days=3)
+    assert await housekeeping.run_once(NOON) == {"dropped": 0, "forgotten": 0, "pruned": 0}
     assert await days(pool) == DAYS_AHEAD + 2  # yesterday and today too
-    assert await housekeeping.run_once(NOON) == {"dropped": 0, "pruned": 0}
-    assert await housekeeping.run_once(NOON + timedelta(days=4)) == {"dropped": 2, "pruned": 0}
+    assert await housekeeping.run_once(NOON) == {"dropped": 0, "forgotten": 0, "pruned": 0}
+    assert await housekeeping.run_once(NOON + timedelta(days=4)) == {"dropped": 2, "forgotten": 2, "pruned": 0}
     assert await days(pool) == DAYS_AHEAD + 2 + 2
 
 
 async def test_a_process_that_was_stopped_for_weeks_finds_its_way(pool: Pool) -> None:
-    housekeeping = Housekeeping(pool, retention_days=3)
+    housekeeping = Housekeeping(pool, retention_days=3, changes_days=3)
     await housekeeping.run_once(NOON)
-    assert await housekeeping.run_once(NOON + timedelta(days=60)) == {"dropped": DAYS_AHEAD + 2, "pruned": 0}
+    assert await housekeeping.run_once(NOON + timedelta(days=60)) == {
+        "dropped": DAYS_AHEAD + 2,
+        "forgotten": DAYS_AHEAD + 2,
+        "pruned": 0,
+    }
     assert await days(pool) == DAYS_AHEAD + 2

@@ -48,7 +48,12 @@ async def tables_with(pool: Pool, page_id: str) -> set[str]:
         return {
             name
             for (name,) in names
-            if await connection.fetchval(f"SELECT count(*) FROM {name} WHERE page_id = $1", page_id)
+            # that a Page was erased is told to readers of the feed
+            if await connection.fetchval(
+                f"SELECT count(*) FROM {name} AS t WHERE t.page_id = $1 AND NOT to_jsonb(t) @> $2",
+                page_id,
+                {"kind": "page"},
+            )
         }
 
 

@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 
 from sql.deliveries import (
-    DAYS_AHEAD,
     JournalFilter,
     all_deliveries,
     drop_partitions_before,
@@ -21,6 +20,7 @@ from sql.deliveries import (
     put_bodies,
     read_deliveries,
 )
+from sql.partitions import DAYS_AHEAD
 from sql.rows import Delivery
 
 if TYPE_CHECKING:

@@ -53,14 +53,14 @@ class Recorder:
 
     def tables(self) -> list[str]:
         """The tables written, in order."""
-        found = (re.match(r"\s*(?:INSERT INTO (\w+)|SELECT(?: \* FROM)? (\w+)\(\$1)", query) for query, _ in self.asked)
+        found = (re.match(rf"\s*(?:INSERT INTO (\w+)|{FUNCTION}\(\$)", query, re.DOTALL) for query, _ in self.asked)
         return [f[1] or TABLES[f[2]] for f in found if f]
 
     def keys(self, table: str, columns: int = 2) -> list[list[tuple[str, ...]]]:
         """The keys of each statement that inserts into a table."""
         chunks: dict[int, list[tuple[str, ...]]] = {}
         for query, args in self.asked:
-            found = re.match(r"\s*SELECT(?: \* FROM)? (\w+)\(\$1::\w+_row\[\]", query)
+            found = re.match(rf"\s*{FUNCTION}\(\$1::\w+_row\[\]", query, re.DOTALL)
             if found and TABLES[found[1]] == table:
                 for number, *row in args[0]:
                     chunks.setdefault(number, []).append(tuple(row[:columns]))
@@ -68,6 +68,7 @@ class Recorder:
         return [*chunks.values(), *(list(zip(*args[:columns], strict=True)) for args in inserts)]
 
 
+FUNCTION = r"SELECT\b.*?\b(upsert_\w+|derive_last_messages)"
 TABLES = {
     "upsert_conversations": "conversations",
     "upsert_messages": "messages",
