@@ -26,7 +26,7 @@ class Numbers(NamedTuple):
     erasures: int
     page_erasures: int
     unmatched: int
-    held_changes: float
+    held_changes: float = 0.0
 
 
 async def read_numbers(connection: Connection, *, most: int) -> Numbers:
@@ -66,6 +66,6 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         {(row["kind"], row["state"]): row["runs"] for row in runs},
         {row["page_id"]: max(row["seconds"], 0.0) for row in lag},
         {row["page_id"]: row["share"] for row in budget},
-        *((*open_ends,) if open_ends else (0, 0, 0)),
-        held_changes=await held_seconds(connection),
+        *(int(n) for n in open_ends or (0, 0, 0)),
+        await held_seconds(connection),
     )

@@ -1,0 +1,170 @@
+"""`/api/changes`, by asking and as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import orjson
+import pytest
+
+from app.api import changes
+from tests.app.service import AUTHORIZATION, assert_problem, deliver, served, text_delivery
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.app.service import Service
+
+PAGE, OTHER = "1001", "1002"
+
+
+async def told(service: Service, **query: Any) -> dict[str, Any]:
+    response = await service.http.get("/api/changes", params=query)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def say(service: Service, mid: str, page_id: str = PAGE) -> None:
+    response = await deliver(service.http, text_delivery(page_id, "p1", mid, f"it is {mid}"))
+    assert response.status_code == 200
+
+
+async def test_a_message_is_told_with_what_stands_there_and_only_once(service: Service) -> None:
+    await say(service, "m_1")
+    first = await told(service)
+    by_kind = {change["kind"]: change for change in first["data"]}
+    assert by_kind.keys() == {"message", "conversation"}
+    assert by_kind["message"]["message"]["text"] == "it is m_1"
+    assert (by_kind["message"]["psid"], by_kind["message"]["is_gone"]) == ("p1", False)
+    assert by_kind["conversation"]["conversation"]["last_message_mid"] == "m_1"
+    assert (await told(service, after=first["next"]))["data"] == []
+
+
+async def test_answers_of_any_size_together_tell_all_of_it(service: Service) -> None:
+    for n in range(4):
+        await say(service, f"m_{n}", (PAGE, OTHER)[n % 2])
+    after, found = "", []
+    while True:
+        answer = await told(service, limit=1, **({"after": after} if after else {}))
+        if not answer["data"]:
+            break
+        after, found = answer["next"], found + answer["data"]
+    assert found == (await told(service))["data"]
+    assert {c["key"] for c in found if c["kind"] == "message"} == {f"m_{n}" for n in range(4)}
+    of_one = (await told(service, page_id=OTHER))["data"]
+    assert of_one == [change for change in found if change["page_id"] == OTHER]
+
+
+async def test_now_tells_nothing_of_before(service: Service) -> None:
+    await say(service, "m_1")
+    start = await told(service, after="now", wait_seconds=60)
+    assert start["data"] == []
+    await say(service, "m_2")
+    after = (await told(service, after=start["next"]))["data"]
+    assert [c["key"] for c in after if c["kind"] == "message"] == ["m_2"]
+
+
+async def test_who_waits_is_told_as_soon_as_there_is_something(service: Service) -> None:
+    start = await told(service, after="now")
+    waiting = asyncio.create_task(told(service, after=start["next"], wait_seconds=300))
+    await say(service, "m_1")
+    async with asyncio.timeout(60):
+        assert (await waiting)["data"]
+
+
+async def test_who_waits_is_answered_when_the_service_ends(service: Service) -> None:
+    start = await told(service, after="now")
+    waiting = asyncio.create_task(told(service, after=start["next"], wait_seconds=300))
+    service.state["ending"].set()
+    async with asyncio.timeout(60):
+        assert (await waiting)["data"] == []
+
+
+async def test_a_place_that_was_not_given_is_refused(service: Service) -> None:
+    place = (await told(service))["next"]
+    of_page = (await told(service, page_id=PAGE))["next"]
+    flipped = place[:-1] + ("A" if place[-1] != "A" else "B")
+    for forged in ("x", "0", "NOW", place[:-2], place + "A", flipped, of_page, "é"):
+        assert_problem(await service.http.get("/api/changes", params={"after": forged}), 422, "after")
+        assert_problem(await service.http.get("/api/changes/stream", params={"after": forged}), 422, "after")
+    response = await service.http.get("/api/changes/stream", headers={"last-event-id": flipped})
+    assert_problem(response, 422, "Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        "UPDATE changes_feed SET identity = 'another'",  # as after a restore
+        "UPDATE changes_feed SET dropped_xid = '9223372036854775807', dropped_seq = 1, written_by = pg_current_xact_id()",
+    ],
+    ids=["restored", "too old"],
+)
+async def test_a_place_of_which_nothing_is_left_is_gone(service: Service, happens: str) -> None:
+    place = (await told(service))["next"]
+    await service.state["pool"].execute(happens)
+    for path in ("/api/changes", "/api/changes/stream"):
+        assert_problem(await service.http.get(path, params={"after": place}), 410, "after")
+
+
+async def next_event(lines: AsyncIterator[str]) -> tuple[str, str, dict[str, Any]]:
+    """Read up to the end of an event that says something: its name, id and data."""
+    fields: dict[str, str] = {}
+    async for line in lines:
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            return fields["event"], fields["id"], orjson.loads(fields["data"])
+    raise EOFError
+
+
+async def test_a_stream_tells_goes_on_by_the_last_id_and_ends_with_the_service(service: Service) -> None:
+    await say(service, "m_1")
+    path = "/api/changes/stream"
+    async with (
+        served(service.app, lifespan="off") as address,
+        httpx.AsyncClient(base_url=address, headers=AUTHORIZATION, timeout=60) as http,
+    ):
+        async with http.stream("GET", path) as response:
+            lines = response.aiter_lines()
+            one, two = await next_event(lines), await next_event(lines)
+        assert {one[0], two[0]} == {"message", "conversation"}
+        async with http.stream("GET", path, headers={"last-event-id": one[1]}) as response:
+            lines = response.aiter_lines()
+            assert (await next_event(lines))[2] == two[2]
+            await say(service, "m_2")
+            keys = {(await next_event(lines))[2]["key"] for _ in range(2)}
+            assert keys == {"p1", "m_2"}
+            service.state["ending"].set()
+            with pytest.raises(EOFError):
+                await next_event(lines)
+
+
+async def test_a_quiet_stream_beats(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "HEARTBEAT_SECONDS", 0.05)
+    async with (
+        served(service.app, lifespan="off") as address,
+        httpx.AsyncClient(base_url=address, headers=AUTHORIZATION, timeout=60) as http,
+        http.stream("GET", "/api/changes/stream") as response,
+    ):
+        beats = 0
+        async for line in response.aiter_lines():
+            beats += line.startswith(":")
+            if beats == 2:
+                break
+        assert beats == 2
+        service.state["ending"].set()
+
+
+async def test_a_transaction_that_goes_on_shows_in_the_metrics(service: Service) -> None:
+    async with service.state["pool"].acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        await say(service, "m_1")
+        assert (await told(service))["data"] == []
+        text = (await service.http.get("/metrics")).text
+        [line] = [line for line in text.splitlines() if line.startswith("mirror_changes_horizon_lag_seconds ")]
+        assert float(line.split()[1]) > 0
+    assert (await told(service))["data"]
