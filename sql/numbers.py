@@ -66,6 +66,5 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         {(row["kind"], row["state"]): row["runs"] for row in runs},
         {row["page_id"]: max(row["seconds"], 0.0) for row in lag},
         {row["page_id"]: row["share"] for row in budget},
-        *(int(n) for n in open_ends or (0, 0, 0)),
-        await held_seconds(connection),
-    )
+        *(open_ends or (0, 0, 0)),
+    )._replace(held_changes=await held_seconds(connection))

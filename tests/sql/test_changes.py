@@ -37,8 +37,6 @@ from tests.sql.doors import (
 from tests.sql.test_one_round_trip import together
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sql.changes import Place
     from sql.pool import Pool
     from sql.rows import Row
@@ -72,9 +70,9 @@ class Reader:
 
 
 @pytest.fixture
-async def reader(connection: Connection) -> AsyncIterator[Reader]:
+async def reader(connection: Connection) -> Reader:
     await keep_changes(connection, today=datetime.now(UTC).date(), retention_days=14)
-    yield Reader(connection)
+    return Reader(connection)
 
 
 # -- what is noted ------------------------------------------------------------------------------------------------
@@ -140,7 +138,7 @@ async def test_a_link_that_was_only_signed_anew_is_no_change(connection: Connect
 
 async def test_an_event_is_a_change_and_a_placeholder_is_none(connection: Connection, reader: Reader) -> None:
     await write(connection, delivered(item("referral", {"ref": "r"})))
-    [(kind, _), _] = [key for key in reversed(await reader.keys())]
+    [(kind, _), _] = reversed(await reader.keys())
     assert kind == "event"
     await write(connection, delivered(reacted("❤", mid="m_nobody_knows")))
     assert await reader.keys() == []
@@ -307,12 +305,10 @@ async def test_what_retention_takes_away_is_told_by_the_feed(connection: Connect
     assert await Reader(connection).keys() == []
 
 
-async def test_a_copy_of_a_database_begins_a_feed_of_its_own(
-    server: str, database: str, connection: Connection, reader: Reader, pool: Pool
-) -> None:
+async def test_a_copy_of_a_database_begins_a_feed_of_its_own(server: str, connection: Connection, pool: Pool) -> None:
     await note_changes(connection, [Change("message", PAGE, "m", None)])
     epoch = (await feed(connection)).epoch
-    name = database.rsplit("/", 1)[1].split("?", maxsplit=1)[0]
+    name = await connection.fetchval("SELECT current_database()")
     await pool.expire_connections()
     admin = await connect(server)
     copy = f"{name}_copy"
