@@ -315,7 +315,7 @@ async def test_a_copy_of_a_database_begins_a_feed_of_its_own(server: str, connec
     try:
         # a connection to what is copied would stand in the way
         await connection.close()
-        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await admin.execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = $1", name)
         await admin.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
         there = await connect(in_database(server, copy))
         assert (await feed(there)).epoch != epoch
