@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tests.mutations.conversations import CONVERSATIONS
 from tests.mutations.erasures import ERASURES
+from tests.mutations.feed import FEED
 from tests.mutations.messages import MESSAGES
 from tests.mutations.mutation import Mutation
 from tests.mutations.repairs import REPAIRS
 from tests.mutations.writers import WRITERS
 
-MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *REPAIRS, *WRITERS]
+MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *REPAIRS, *FEED, *WRITERS]
 
 __all__ = ["MUTATIONS", "Mutation"]

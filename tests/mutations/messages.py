@@ -350,8 +350,8 @@ MESSAGES = [
         "Graph's list",
         "what an older list held stays",
         UPSERT,
-        "            r.reacted_at IS NULL\n            AND NOT",
-        "            false\n            AND NOT",
+        "                r.reacted_at IS NULL\n                AND NOT",
+        "                false\n                AND NOT",
     ),
     _in_reactions(
         "Graph's list",

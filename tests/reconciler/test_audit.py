@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.audit import is_same
 from sql.audit_threads import Seen
+from sql.changes import newest_place, read_changes
 from sql.rows import Message, Rows
 from sql.upsert import upsert
 from tests.reconciler.auditing import CONVERSATIONS, LONG, MESSAGES, absent, audit, counts, message, states
@@ -209,6 +210,37 @@ async def test_what_is_listed_again_by_whatever_run_is_missing_no_more(make_stag
     stage.say(thread)
     await stage.sync()
     assert await absent(stage) == {}
+
+
+async def test_what_turns_out_to_be_missing_and_what_is_listed_again_are_changes_of_those_messages(
+    make_stage: MakeStage,
+) -> None:
+    stage = await make_stage(conversations=1)
+    [mid] = stage.say(stage.threads()[0])
+    await stage.sync("full")
+
+    def hide(_path: str, body: dict[str, Any]) -> None:
+        for node in body.get("data", []):
+            nested = node.get("messages")
+            if nested:
+                nested["data"] = [m for m in nested["data"] if m["id"] != mid]
+
+    async def is_told() -> bool:
+        async with stage.pool.acquire() as connection:
+            read = await read_changes(connection, place, limit=1000)
+            return mid in {told.change.key for told in read.changes}
+
+    stage.between.change = hide
+    for is_a_change in (False, True):
+        async with stage.pool.acquire() as connection:
+            place = await newest_place(connection)
+        await audit(stage)
+        assert await is_told() == is_a_change
+    async with stage.pool.acquire() as connection:
+        place = await newest_place(connection)
+    stage.between.change = None
+    await audit(stage)
+    assert await is_told()
 
 
 async def test_absent_once_and_then_listed_and_then_absent_is_once(make_stage: MakeStage) -> None:
