@@ -305,25 +305,24 @@ async def test_what_retention_takes_away_is_told_by_the_feed(connection: Connect
     assert await Reader(connection).keys() == []
 
 
-async def test_a_copy_of_a_database_begins_a_feed_of_its_own(server: str, connection: Connection, pool: Pool) -> None:
-    await note_changes(connection, [Change("message", PAGE, "m", None)])
-    epoch = (await feed(connection)).epoch
-    name = await connection.fetchval("SELECT current_database()")
-    await pool.expire_connections()
+async def test_a_copy_of_a_database_begins_a_feed_of_its_own(server: str, database: str) -> None:
+    here = await connect(database)  # no pool's: a connection to what is copied would stand in the way
+    await note_changes(here, [Change("message", PAGE, "m", None)])
+    epoch = (await feed(here)).epoch
+    name = await here.fetchval("SELECT current_database()")
+    await here.close()
     admin = await connect(server)
-    copy = f"{name}_copy"
     try:
-        # a connection to what is copied would stand in the way
-        await connection.close()
-        await admin.execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = $1", name)
-        await admin.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
-        there = await connect(in_database(server, copy))
+        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", name):
+            pass
+        await admin.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+        there = await connect(in_database(server, f"{name}_copy"))
         assert (await feed(there)).epoch != epoch
         assert (await feed(there)).epoch == (await feed(there)).epoch
         assert await Reader(there).keys() == []
         await there.close()
     finally:
-        await admin.execute(f"DROP DATABASE IF EXISTS {copy} WITH (FORCE)")
+        await admin.execute(f"DROP DATABASE IF EXISTS {name}_copy WITH (FORCE)")
         await admin.close()
 
 
