@@ -79,7 +79,11 @@ DECLARE
 BEGIN
     -- two that start at once would otherwise both create it and one would fail
     PERFORM pg_advisory_xact_lock(7226831904114);
-    IF to_regclass(name) IS NULL THEN
+    -- not to_regclass, which may still know from before that there was none
+    IF NOT EXISTS (
+        SELECT FROM pg_class AS t JOIN pg_class AS p ON p.relnamespace = t.relnamespace
+        WHERE t.oid = of_table::regclass AND p.relname = name
+    ) THEN
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, of_table);
         EXECUTE format(
             'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', of_table, name, of_day, of_day + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -289,6 +291,20 @@ async def test_a_day_that_nobody_made_a_partition_for_is_made_by_who_writes(
     await note_changes(connection, [Change("message", PAGE, "m", None)])
     assert await Reader(connection).keys() == [("message", "m")]
     assert len(await partitions(connection, TABLE)) == 1
+
+
+async def test_of_writers_that_all_find_a_day_without_partition_one_makes_it(
+    pool: Pool, connection: Connection
+) -> None:
+    async with AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(pool.acquire()) for _ in range(6)]
+        for writer in writers:  # each has seen that there is none
+            day = await writer.fetchval("SELECT 'changes_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
+            assert await writer.fetchval("SELECT to_regclass($1)", day) is None
+        await asyncio.gather(
+            *(note_changes(writer, [Change("message", PAGE, str(n), None)]) for n, writer in enumerate(writers))
+        )
+    assert await connection.fetchval("SELECT count(*) FROM changes") == 6
 
 
 async def test_what_retention_takes_away_is_told_by_the_feed(connection: Connection, reader: Reader) -> None:
