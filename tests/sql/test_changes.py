@@ -18,6 +18,7 @@ from sql.pool import connect
 from sql.tags import change_tag, create_tag, delete_tag, tag_conversations
 from sql.upsert import ingest
 from tests.conftest import LAYOUTS, in_database, new_database
+from tests.horizon import all_is_told
 from tests.sql.doors import (
     MID,
     PAGE,
@@ -56,13 +57,18 @@ def tables(request: pytest.FixtureRequest) -> str:
 
 
 class Reader:
-    """Reads on from where it stands."""
+    """Reads on from where it stands: all that was committed before, however long others hold that up."""
 
     def __init__(self, connection: Connection, page_id: str | None = None) -> None:
         self._connection, self._page_id = connection, page_id
         self.place: Place = BEGINNING
 
     async def changes(self, limit: int = 500) -> list[Change]:
+        await all_is_told(self._connection)
+        return await self.peek(limit)
+
+    async def peek(self, limit: int = 500) -> list[Change]:
+        """Read what can be read by now: for a test that has a transaction open, which all would wait for."""
         read = await read_changes(self._connection, self.place, limit=limit, page_id=self._page_id)
         self.place = read.place
         return [told.change for told in read.changes]
@@ -207,7 +213,7 @@ async def test_who_commits_later_than_a_younger_one_is_not_missed(pool: Pool, re
         await whole.start()
         await note_changes(older, [Change("message", PAGE, "older", None)])
         await note_changes(younger, [Change("message", PAGE, "younger", None)])
-        assert await reader.keys() == []
+        assert await reader.peek() == []
         assert await held_seconds(younger) > 0
         await whole.commit()
         assert [change.key for change in await reader.changes()] == ["older", "younger"]
@@ -224,7 +230,7 @@ async def test_a_transaction_of_another_database_only_delays(
         await stranger.execute("CREATE TABLE something ()")
         async with pool.acquire() as writer:
             await note_changes(writer, [Change("message", PAGE, "held", None)])
-            assert await reader.keys() == []
+            assert await reader.peek() == []
             assert await held_seconds(writer) > 0
         await whole.rollback()
         await stranger.close()
@@ -251,7 +257,7 @@ async def test_readers_beside_many_writers_read_every_change_in_one_order(
     for n in range(150):
         slot, what = dice.randrange(6), dice.random()
         if what < 0.3:
-            read += [change.key for change in await reading.changes(limit=dice.choice((1, 3, 500)))]
+            read += [change.key for change in await reading.peek(limit=dice.choice((1, 3, 500)))]
         elif slot not in open_ones:
             connection = await pool.acquire()
             whole = connection.transaction()
@@ -273,11 +279,12 @@ async def test_readers_beside_many_writers_read_every_change_in_one_order(
         await whole.commit()
         written.update(keys)
         await pool.release(connection)
-    while more := await reading.changes(limit=7):
+    await all_is_told(pool)
+    while more := await reading.peek(limit=7):
         read += [change.key for change in more]
     assert sorted(read) == sorted(written)
     again = Reader(reader._connection, page_id)
-    assert [change.key for change in await again.changes()] == read
+    assert [change.key for change in await again.peek()] == read
 
 
 # -- which feed, and how far back ---------------------------------------------------------------------------------

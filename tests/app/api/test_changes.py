@@ -11,6 +11,7 @@ import pytest
 
 from app.api import changes
 from tests.app.service import AUTHORIZATION, assert_problem, deliver, served, text_delivery
+from tests.horizon import LONGEST_SECONDS, all_is_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 PAGE, OTHER = "1001", "1002"
 
 
-async def told(service: Service, **query: Any) -> dict[str, Any]:
+async def ask(service: Service, **query: Any) -> dict[str, Any]:
+    """Ask for what can be told by now."""
     response = await service.http.get("/api/changes", params=query)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -30,6 +32,12 @@ async def told(service: Service, **query: Any) -> dict[str, Any]:
 async def say(service: Service, mid: str, page_id: str = PAGE) -> None:
     response = await deliver(service.http, text_delivery(page_id, "p1", mid, f"it is {mid}"))
     assert response.status_code == 200
+
+
+async def told(service: Service, **query: Any) -> dict[str, Any]:
+    """Ask when all that was committed before can be told."""
+    await all_is_told(service.state["pool"])
+    return await ask(service, **query)
 
 
 async def test_a_message_is_told_with_what_stands_there_and_only_once(service: Service) -> None:
@@ -70,17 +78,17 @@ async def test_now_tells_nothing_of_before(service: Service) -> None:
 
 async def test_who_waits_is_told_as_soon_as_there_is_something(service: Service) -> None:
     start = await told(service, after="now")
-    waiting = asyncio.create_task(told(service, after=start["next"], wait_seconds=300))
+    waiting = asyncio.create_task(ask(service, after=start["next"], wait_seconds=300))
     await say(service, "m_1")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LONGEST_SECONDS):
         assert (await waiting)["data"]
 
 
 async def test_who_waits_is_answered_when_the_service_ends(service: Service) -> None:
     start = await told(service, after="now")
-    waiting = asyncio.create_task(told(service, after=start["next"], wait_seconds=300))
+    waiting = asyncio.create_task(ask(service, after=start["next"], wait_seconds=300))
     service.state["ending"].set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LONGEST_SECONDS):
         assert (await waiting)["data"] == []
 
 
@@ -164,7 +172,7 @@ async def test_a_transaction_that_goes_on_shows_in_the_metrics(service: Service)
     async with service.state["pool"].acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_current_xact_id()")
         await say(service, "m_1")
-        assert (await told(service))["data"] == []
+        assert (await ask(service))["data"] == []
         text = (await service.http.get("/metrics")).text
         [line] = [line for line in text.splitlines() if line.startswith("mirror_changes_horizon_lag_seconds ")]
         assert float(line.split()[1]) > 0
