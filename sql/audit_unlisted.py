@@ -49,9 +49,12 @@ async def mark_unlisted(connection: Connection, page_id: str, listed_from: datet
                     END
                 FROM absent AS a
                 WHERE m.page_id = $1 AND m.mid = a.mid
-                RETURNING m.missing_in_graph_since
+                RETURNING m.page_id, m.mid, m.psid, m.missing_in_graph_since, m.updated_at = now() AS is_changed
             )
-            SELECT count(missing_in_graph_since) FROM marked
+            SELECT
+                count(missing_in_graph_since),
+                note_changes(array_agg(ROW('message', page_id, mid, psid)::change_row) FILTER (WHERE is_changed))
+            FROM marked
             """,
             page_id,
             listed_from,

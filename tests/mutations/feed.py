@@ -62,6 +62,14 @@ FEED = [
         "FILTER (WHERE is_changed))",
         "FILTER (WHERE false))",
     ),
+    Mutation(
+        "feed",
+        "what no list shows is not told",
+        "sql/audit_unlisted.py",
+        "FILTER (WHERE is_changed))",
+        "FILTER (WHERE false))",
+        tests=("tests/reconciler/test_audit_unlisted.py",),
+    ),
     _in_audits(
         "feed",
         "what is listed again is not told",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sql.changes import newest_place, read_changes
+from tests.horizon import all_is_told
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -29,6 +32,18 @@ async def audit(stage: Stage) -> Any:
     run = await stage.sync("audit")
     assert (run["state"], run["error"]) == ("succeeded", None)
     return run["audit"]
+
+
+async def changed_by_audit(stage: Stage) -> set[str]:
+    """Audit likewise; returns the keys that the feed of changes tells of then."""
+    async with stage.pool.acquire() as connection:
+        await all_is_told(connection)
+        place = await newest_place(connection)
+    await audit(stage)
+    async with stage.pool.acquire() as connection:
+        await all_is_told(connection)
+        read = await read_changes(connection, place, limit=1000)
+    return {told.change.key for told in read.changes}
 
 
 def counts(found: Any, *names: str) -> list[int]:

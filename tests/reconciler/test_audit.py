@@ -8,11 +8,19 @@ import pytest
 
 from reconciler.audit import is_same
 from sql.audit_threads import Seen
-from sql.changes import newest_place, read_changes
 from sql.rows import Message, Rows
 from sql.upsert import upsert
-from tests.horizon import all_is_told
-from tests.reconciler.auditing import CONVERSATIONS, LONG, MESSAGES, absent, audit, counts, message, states
+from tests.reconciler.auditing import (
+    CONVERSATIONS,
+    LONG,
+    MESSAGES,
+    absent,
+    audit,
+    changed_by_audit,
+    counts,
+    message,
+    states,
+)
 from tests.reconciler.stage import behaviour
 
 if TYPE_CHECKING:
@@ -226,20 +234,10 @@ async def test_what_turns_out_to_be_missing_and_what_is_listed_again_are_changes
             if nested:
                 nested["data"] = [m for m in nested["data"] if m["id"] != mid]
 
-    async def is_told_by_an_audit() -> bool:
-        async with stage.pool.acquire() as connection:
-            await all_is_told(connection)
-            place = await newest_place(connection)
-        await audit(stage)
-        async with stage.pool.acquire() as connection:
-            await all_is_told(connection)
-            read = await read_changes(connection, place, limit=1000)
-        return mid in {told.change.key for told in read.changes}
-
     stage.between.change = hide
-    assert [await is_told_by_an_audit() for _ in range(2)] == [False, True]
+    assert [mid in await changed_by_audit(stage) for _ in range(2)] == [False, True]
     stage.between.change = None
-    assert await is_told_by_an_audit()
+    assert mid in await changed_by_audit(stage)
 
 
 async def test_absent_once_and_then_listed_and_then_absent_is_once(make_stage: MakeStage) -> None:

@@ -10,6 +10,7 @@ import pytest
 from simulator import Fault
 from sql.rows import SENT_BY_WEBHOOK_CLOCK, Conversation, Message, Rows
 from sql.upsert import upsert
+from tests.reconciler.auditing import changed_by_audit
 
 if TYPE_CHECKING:
     from tests.reconciler.stage import MakeStage, Stage
@@ -69,6 +70,13 @@ async def test_what_two_audits_list_neither_thread_nor_message_of_is_missing_and
     await audit(stage)
     row = await stage.one("SELECT * FROM messages WHERE mid = 'm_unsent_unheard'")
     assert row["missing_in_graph_since"] == since
+
+
+async def test_what_no_list_shows_for_the_second_time_is_told_as_a_change_once(make_stage: MakeStage) -> None:
+    stage = await make_stage()
+    await stage.sync("full")
+    await told(stage, "m_x")
+    assert ["m_x" in await changed_by_audit(stage) for _ in range(3)] == [False, True, False]
 
 
 async def test_a_new_conversation_whose_only_message_was_unsent_unheard_is_missing_though_graph_lists_it_empty(
