@@ -92,6 +92,20 @@ class KeyRing:
         key, expected = self._known.get(key_id, (None, b""))
         return key if hmac.compare_digest(sha256(given).digest(), expected) else None
 
+    async def is_good(self, key: Key) -> bool:
+        """Tell whether a key that was found earlier still is one: for who is answered for long.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: the database can't be asked.
+
+        """
+        if any(key == ops for ops, _ in self._ops):
+            return True
+        not_before = self._clock() - READ_AGAIN_SECONDS
+        if self._read_at < not_before:
+            await self._read(not_before)
+        return key.id in self._known
+
     def forget(self) -> None:
         """Read the keys again before the next one is looked for: one was made or revoked here."""
         self._read_at = float("-inf")

@@ -58,6 +58,7 @@ class _Reader:
 
     def __init__(self, request: Request, after: str | None, page_id: str | None, *, field: str = "after") -> None:
         self._state, self._page_id, self._field = request.state, page_id, field
+        self._key = request.scope["key"]
         self._from_now = after == NOW
         self._epoch: UUID | None = None
         self._place: Place = BEGINNING
@@ -98,6 +99,10 @@ class _Reader:
             )
             for (place, changed_at, change), value in zip(read.changes, values, strict=True)
         ]
+
+    async def may_go_on(self) -> bool:
+        """Tell whether who asked still may."""
+        return bool(await self._state.keys.is_good(self._key))
 
     def after(self, place: Place | None = None) -> str:
         """Where the reading stands, or a place of it, as text."""
@@ -152,7 +157,8 @@ async def stream(request: Request) -> Response:
     """The same as server-sent events, named by kind; each event's id is where to go on after it.
 
     Who comes back with it as `Last-Event-ID` (which goes before `after`) misses nothing. An id comes now and then
-    without an event, so that one Page's reader comes back to where it stood. The stream ends when the service ends.
+    without an event, so that one Page's reader comes back to where it stood. The stream ends when the service ends,
+    or the key is revoked.
     """
     query = read_query(request, _StreamQuery)
     last = request.headers.get("last-event-id", "")
@@ -179,6 +185,8 @@ async def _events(reader: _Reader, first: _Told, ending: asyncio.Event) -> Async
             changes, is_all = await reader.read(AT_ONCE)
         except ProblemError:
             return  # who comes back is told
+        if not await reader.may_go_on():
+            return
 
 
 ENDPOINTS = [

@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from app.api import changes
+from app.api.place import from_text
+from sql.changes import newest_place
 from tests.app.service import AUTHORIZATION, assert_problem, deliver, served, text_delivery
 from tests.horizon import LONGEST_SECONDS, all_is_told
 
@@ -166,6 +168,41 @@ async def test_a_quiet_stream_beats(service: Service, monkeypatch: pytest.Monkey
                 break
         assert beats == 2
         service.state["ending"].set()
+
+
+async def test_who_has_a_revoked_key_is_told_nothing_more(service: Service) -> None:
+    made = (await service.http.post("/api/keys", json={"name": "a reader", "role": "read"})).json()
+    async with (
+        served(service.app, lifespan="off") as address,
+        httpx.AsyncClient(base_url=address, headers={"authorization": f"Bearer {made['key']}"}, timeout=60) as http,
+        http.stream("GET", "/api/changes/stream") as response,
+    ):
+        lines = response.aiter_lines()
+        await say(service, "m_1")
+        assert {(await next_event(lines))[2]["key"] for _ in range(2)} == {"m_1", "p1"}
+        assert (await service.http.delete(f"/api/keys/{made['id']}")).status_code == 204
+        await say(service, "m_2")
+        with pytest.raises(EOFError):
+            await next_event(lines)
+
+
+async def test_who_reads_one_page_goes_on_beyond_what_is_of_others(service: Service) -> None:
+    start = await told(service, page_id=PAGE)
+    await say(service, "m_1", OTHER)
+    answer = await told(service, page_id=PAGE, after=start["next"])
+    assert answer["data"] == []
+    [before, after] = [from_text(place, PAGE, "after")[1] for place in (start["next"], answer["next"])]
+    async with service.state["pool"].acquire() as connection:
+        assert before < await newest_place(connection) < after
+
+
+async def test_more_who_wait_than_there_are_connections_hold_up_nobody(service: Service) -> None:
+    start = await told(service, after="now")
+    waiting = [asyncio.create_task(ask(service, after=start["next"], wait_seconds=300)) for _ in range(60)]
+    await say(service, "m_1")
+    async with asyncio.timeout(LONGEST_SECONDS):
+        answers = await asyncio.gather(*waiting)
+    assert all(answer["data"] for answer in answers)
 
 
 async def test_a_transaction_that_goes_on_shows_in_the_metrics(service: Service) -> None:
