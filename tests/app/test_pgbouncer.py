@@ -12,6 +12,7 @@ from app.database import DatabaseAwayError, DatabaseError, prepare
 from sql.pool import connect
 from tests.app.graph import thread
 from tests.app.service import add_page, deliver, running, settings_for, text_delivery
+from tests.horizon import LONGEST_SECONDS, all_is_told
 from tests.pooler import FOUND, pooler
 
 if TYPE_CHECKING:
@@ -54,3 +55,28 @@ async def test_a_database_whose_commits_do_not_wait_for_the_disk_stops_the_start
     with pooler(FOUND, empty_database) as address, pytest.raises(DatabaseError, match="can't be used: sync") as refused:
         await prepare(address)
     assert not isinstance(refused.value, DatabaseAwayError)  # which is waited for
+
+
+async def test_the_feed_tells_through_it_all_that_was_written_through_it(empty_database: str) -> None:
+    assert FOUND is not None
+    with pooler(FOUND, empty_database) as address:
+        async with running(settings_for(address)) as service:
+
+            async def tell(after: str, **query: float) -> tuple[list[str], str]:
+                asked = await service.http.get("/api/changes", params={"after": after, "limit": 7, **query})
+                assert asked.status_code == 200, asked.text
+                answer = asked.json()
+                return [c["key"] for c in answer["data"] if c["kind"] == "message"], answer["next"]
+
+            _, place = await tell("now")
+            bodies = [text_delivery(PAGES[n % 4], f"p{n}", f"m_{n}", "hello", NOON) for n in range(40)]
+            delivering = asyncio.gather(*(deliver(service.http, body) for body in bodies))
+            told: set[str] = set()
+            async with asyncio.timeout(LONGEST_SECONDS):
+                while len(told) < 40:
+                    keys, place = await tell(place, wait_seconds=60)
+                    told.update(keys)
+            assert {answer.status_code for answer in await delivering} == {200}
+            assert told == {f"m_{n}" for n in range(40)}
+            await all_is_told(service.state["pool"])
+            assert (await tell(place))[0] == []
