@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from tests.bench.serving import SECRET, Loading, data_folder, server
 from tests.bench.table import Measure, Target, Verdict, judge, print_measures, print_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sql.upsert import Connection
     from tests.bench.load import Load
@@ -31,8 +32,16 @@ SETTLED_AT, END_AT = 20.0, 60.0  # seconds of sustained load between which memor
 MAY_GROW = 0.10
 
 PRODUCT, NOOP, ROWS, EACH, CALL = "durable", "no-op", "no-op, with rows", "transaction each", "each, in one call"
-PATHS = {NOOP: "/bench/noop", ROWS: "/bench/rows", PRODUCT: "/webhook", EACH: "/bench/each", CALL: "/bench/call"}
-TARGETS = (Target(PRODUCT, NOOP, 0.35), Target(PRODUCT, EACH, 4))
+UNFED = "durable, no change feed"
+PATHS = {
+    NOOP: "/bench/noop",
+    ROWS: "/bench/rows",
+    PRODUCT: "/webhook",
+    UNFED: "/webhook",
+    EACH: "/bench/each",
+    CALL: "/bench/call",
+}
+TARGETS = (Target(PRODUCT, NOOP, 0.35), Target(PRODUCT, EACH, 4), Target(PRODUCT, UNFED, 0.9))
 
 
 class Options(NamedTuple):
@@ -71,7 +80,11 @@ class _Bench:
         rows: dict[str, list[Measure]] = {name: [] for name in PATHS}
         for n in range(options.rounds):
             for name, rounds in rows.items():
-                load = self._load(name, options.seconds)
+                if name == UNFED:
+                    with without_feed(self._dsn):
+                        load = self._load(name, options.seconds)
+                else:
+                    load = self._load(name, options.seconds)
                 rounds.append(Measure((load.sent - len(load.refused)) / load.seconds, load.p50_ms, load.p99_ms))
                 console.print(f"round {n + 1}: {name} {rounds[-1].per_second:,.0f}/s", highlight=False)
         title = f"Webhooks, {options.connections} connections, {options.rounds} rounds of {options.seconds:g} s"
@@ -98,7 +111,7 @@ class _Bench:
         load = loading.wait()
         file.unlink()
         self._per_second[name] = load.sent / load.seconds
-        if name in {PRODUCT, EACH, CALL}:
+        if name in {PRODUCT, UNFED, EACH, CALL}:
             self._acknowledged.append(numbers[: load.sent])
             self._refused += len(load.refused)
             self._next += load.sent
@@ -123,6 +136,45 @@ class _Bench:
         finally:
             await connection.close()
         return [*verdicts, Verdict("every body was acknowledged", f"{self._refused} were not", self._refused == 0)]
+
+
+@contextmanager
+def without_feed(dsn: str) -> Iterator[None]:
+    """Let what the upsert tells the feed of changes go nowhere, in this database.
+
+    Raises:
+        RuntimeError: it went there all the same, so there is nothing to compare with.
+
+    """
+    its_own, before = asyncio.run(_mute_feed(dsn))
+    try:
+        yield
+    finally:
+        after = asyncio.run(_restore_feed(dsn, its_own))
+    if after != before:
+        raise RuntimeError(f"{after - before} changes were told of")
+
+
+async def _mute_feed(dsn: str) -> tuple[str, int]:
+    connection = await connect(dsn)
+    try:
+        its_own = await connection.fetchval("SELECT pg_get_functiondef('note_changes'::regproc)")
+        await connection.execute(
+            "CREATE OR REPLACE FUNCTION note_changes(changed change_row[]) RETURNS void LANGUAGE plpgsql AS 'BEGIN END'"
+        )
+        return its_own, await connection.fetchval("SELECT count(*) FROM changes")
+    finally:
+        await connection.close()
+
+
+async def _restore_feed(dsn: str, its_own: str) -> int:
+    connection = await connect(dsn)
+    try:
+        told = await connection.fetchval("SELECT count(*) FROM changes")
+        await connection.execute(its_own)
+        return int(told)
+    finally:
+        await connection.close()
 
 
 async def stored_as_sent(connection: Connection, numbers: Sequence[range]) -> list[Verdict]:
