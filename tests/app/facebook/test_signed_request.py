@@ -95,6 +95,9 @@ def test_every_secret_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPat
         ({"user_id": True}, "user_id"),
         ({"user_id": {"a": 1}}, "user_id"),
         ({"user_id": "9" * 500}, "user_id"),
+        ({"user_id": "21\x0084"}, "user_id"),
+        ({"user_id": "21\ud80084"}, "user_id"),
+        ({"user_id": "me/accounts?a=1#"}, "user_id"),
     ],
 )
 def test_what_is_signed_and_says_nothing_is_told_apart(changes: dict[str, Any], reason: str) -> None:
