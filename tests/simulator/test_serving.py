@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from simulator import Faults, Graph, serving
 from simulator.graph import hang_until_the_client_leaves
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from simulator import TurnedClock, World
 
@@ -31,6 +39,33 @@ async def test_the_next_link_of_a_served_graph_can_be_followed(graph: Graph) -> 
         second = await http.get(first.json()["paging"]["next"])
     assert second.json()["data"]
     assert second.json()["data"] != first.json()["data"]
+
+
+async def test_answers_wait_for_no_acknowledgement_of_those_before() -> None:
+    delayed: list[int] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        delayed.extend(
+            accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for accepted in sockets_of_this_process()
+            if accepted.getsockname() == tuple(scope["server"]) and not is_listening(accepted)
+        )
+        await PlainTextResponse("here")(scope, _receive, send)
+
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        await http.get("/")
+    assert delayed == [1]
+
+
+def is_listening(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def sockets_of_this_process() -> Iterator[socket.socket]:
+    for descriptor in map(int, [entry.name for entry in Path("/proc/self/fd").iterdir()]):
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
+            if sock.family == socket.AF_INET and sock.type == socket.SOCK_STREAM:
+                yield sock
 
 
 async def test_a_call_that_times_out_is_never_answered(world: World) -> None:
