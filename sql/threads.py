@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from sql.upsert import Connection
 
+ALWAYS_TRIED = 5  # of the threads that keep failing, in each scheduled run
+
 
 class Known(NamedTuple):
     """What is known of a thread.
@@ -118,25 +120,32 @@ async def set_synced_to(connection: Connection, page_id: str, run_id: int, reach
 async def failed_threads(connection: Connection, page_id: str, run_id: int, *, now: datetime) -> list[str]:
     """Threads whose last reading failed before this run: it tries them by id.
 
-    From the third failure on they are tried less and less often, down to once a day: each costs a call.
+    All of them in a run that somebody asked for. A scheduled one tries those ALWAYS_TRIED that failed the least often,
+    and others from the third failure on less and less often, down to once a day: each costs a call.
     """
     rows = await connection.fetch(
         """
-        SELECT t.thread_id FROM conversation_threads AS t
-        WHERE t.page_id = $1 AND t.sync_error IS NOT NULL AND t.failed_in IS DISTINCT FROM $2
-        AND (
-            t.failures < 3
-            OR t.failed_at + LEAST(interval '5 minutes' * power(2, LEAST(t.failures, 20)), interval '1 day') <= $3
-        )
-        AND NOT EXISTS (
-            SELECT FROM unfinished_threads AS u
-            WHERE u.page_id = t.page_id AND u.run_id = $2 AND u.thread_id = t.thread_id
-        )
-        ORDER BY t.thread_id
+        SELECT f.thread_id FROM (
+            SELECT
+                t.thread_id, t.failures, t.failed_at,
+                row_number() OVER (ORDER BY t.failures, t.failed_at, t.thread_id) AS n
+            FROM conversation_threads AS t
+            WHERE t.page_id = $1 AND t.sync_error IS NOT NULL AND t.failed_in IS DISTINCT FROM $2
+            AND NOT EXISTS (
+                SELECT FROM unfinished_threads AS u
+                WHERE u.page_id = t.page_id AND u.run_id = $2 AND u.thread_id = t.thread_id
+            )
+        ) AS f
+        WHERE f.n <= $4
+        OR f.failures < 3
+        OR f.failed_at + LEAST(interval '5 minutes' * power(2, LEAST(f.failures, 20)), interval '1 day') <= $3
+        OR EXISTS (SELECT FROM sync_runs AS r WHERE r.id = $2 AND r.requested_by <> 'schedule')
+        ORDER BY f.thread_id
         """,
         page_id,
         run_id,
         now,
+        ALWAYS_TRIED,
     )
     return [r["thread_id"] for r in rows]
 

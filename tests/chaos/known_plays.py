@@ -30,6 +30,11 @@ KNOWN = {
     "conversations far down the list can't be read, and the next run stops above them": Known(
         [*(("ill", k, "not_found", 12) for k in range(24)), LOAD]
     ),
+    "a conversation can't be read again and again, and when Graph shows it, it is no news": Known(
+        [*(("ill", k, "not_found", 12) for k in range(8)), LOAD, LOAD, LOAD],
+        behaviour=STRICT | {"since": "honoured"},
+        conversations=4,
+    ),
     "a first load ends in the midst of the list": Known([("trouble", "token_dead", 3, AGAIN_AND_AGAIN), LOAD]),
     "a backfill is the first to read": Known([("sync", "backfill", [])]),
     "a night's few calls are the first to read": Known([("sync", "night", [])]),

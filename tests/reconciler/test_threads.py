@@ -170,7 +170,9 @@ async def test_a_failed_thread_that_is_not_listed_is_asked_for_by_its_id_once(ma
     assert await stage.missing() == []
 
 
-async def test_a_thread_that_keeps_failing_is_tried_less_and_less_often(make_stage: MakeStage) -> None:
+async def test_a_thread_that_keeps_failing_is_tried_by_its_id_in_every_run_and_read_once_graph_shows_it(
+    make_stage: MakeStage,
+) -> None:
     stage = await make_stage(conversations=60, messages=40, page_rows=30)
     thread = next(t for t in stage.threads()[40:] if t.count() > 21)
     stage.faults.add(Fault("not_found", path=thread.thread_id))
@@ -180,12 +182,13 @@ async def test_a_thread_that_keeps_failing_is_tried_less_and_less_often(make_sta
         run = await stage.sync()
         assert run["state"] == "succeeded"
         tries.append(stage.calls(thread.thread_id) - before)
-    # at first by its cursor and once more from its newest message; then by id, twice more
-    assert tries == [2, 1, 1, 0, 0]
-    assert (await stage.thread_row(thread.thread_id))["failures"] == 3
-    await stage.do("UPDATE conversation_threads SET failed_at = failed_at - interval '41 minutes' WHERE failures > 0")
+    # at first by its cursor and once more from its newest message; then by id
+    assert tries == [2, 1, 1, 1, 1]
+    assert (await stage.thread_row(thread.thread_id))["failures"] == 5
+    stage.faults.clear()
     await stage.sync()
-    assert (await stage.thread_row(thread.thread_id))["failures"] == 4
+    assert (await stage.thread_row(thread.thread_id))["sync_error"] is None
+    assert await stage.missing() == []
 
 
 async def test_a_stale_cursor_reads_the_thread_anew_from_its_newest_message(make_stage: MakeStage) -> None:

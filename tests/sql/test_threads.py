@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sql.pages import put_page
 from sql.threads import (
+    ALWAYS_TRIED,
     Known,
     Reached,
     Unfinished,
@@ -134,12 +136,51 @@ async def test_failed_threads_are_for_other_runs_and_not_while_these_read_them(c
     assert await failed_threads(connection, PAGE, OTHER_RUN, now=NOON) == ["t_1"]
 
 
-async def test_who_keeps_failing_is_tried_at_growing_distances_up_to_a_day(connection: Connection) -> None:
+async def fail_others(connection: Connection) -> list[str]:
+    others = [f"t_other_{n}" for n in range(ALWAYS_TRIED)]
+    await mark_failed(connection, PAGE, RUN, [(other, "no") for other in others], now=NOON)
+    return others
+
+
+async def test_where_many_fail_who_keeps_failing_is_tried_at_growing_distances_up_to_a_day(
+    connection: Connection,
+) -> None:
+    await fail_others(connection)
     waits = []
     for _ in range(12):
         await mark_failed(connection, PAGE, RUN, [(THREAD, "no")], now=NOON)
         for minute in range(0, 2000, 40):
-            if await failed_threads(connection, PAGE, OTHER_RUN, now=NOON + timedelta(minutes=minute)):
+            if THREAD in await failed_threads(connection, PAGE, OTHER_RUN, now=NOON + timedelta(minutes=minute)):
                 waits.append(minute)
                 break
     assert waits == [0, 0, 40, 80, 160, 320, 640, 1280, *[1440] * 4]
+
+
+async def test_the_few_that_failed_the_least_often_are_tried_however_often_they_have_failed(
+    connection: Connection,
+) -> None:
+    others = await fail_others(connection)
+    for _ in range(9):
+        await mark_failed(connection, PAGE, RUN, [(other, "no") for other in others], now=NOON)
+    for _ in range(11):
+        await mark_failed(connection, PAGE, RUN, [(THREAD, "no")], now=NOON)
+    assert await failed_threads(connection, PAGE, OTHER_RUN, now=NOON) == others
+
+
+@pytest.mark.parametrize(("requested_by", "tries"), [("schedule", False), ("api", True), ("cli", True)])
+async def test_a_run_that_somebody_asked_for_tries_all_that_fail(
+    connection: Connection,
+    requested_by: str,
+    tries: bool,  # noqa: FBT001
+) -> None:
+    await put_page(connection, PAGE, "sealed", None, now=NOON)
+    run_id = await connection.fetchval(
+        "INSERT INTO sync_runs (page_id, kind, requested_by) VALUES ($1, 'incremental', $2) RETURNING id",
+        PAGE,
+        requested_by,
+    )
+    others = await fail_others(connection)
+    for _ in range(11):
+        await mark_failed(connection, PAGE, RUN - 100, [(THREAD, "no")], now=NOON)
+    found = await failed_threads(connection, PAGE, run_id, now=NOON)
+    assert found == sorted([*others, *([THREAD] if tries else [])])
