@@ -62,7 +62,7 @@ def known(test: Test) -> Test:
     return test
 
 
-@pytest.mark.timeout(900)  # nothing in it waits for a clock: it takes what a loaded machine takes
+@pytest.mark.timeout(0 if EXAMPLES else 900)  # nothing in it waits for a clock: it takes what a loaded machine takes
 @given(steps=STEPS, seed=st.integers(0, 10**6), behaviour=BEHAVIOURS, conversations=CONVERSATIONS, messages=MESSAGES)
 @known
 @settings(
