@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from sql.disk import sync_folder
 from sql.embedded_binaries import USE_YOUR_OWN, Account, EmbeddedPostgresError, runnable
 from sql.embedded_postmaster import POLL, Postmaster, forget_dead
 
@@ -157,7 +158,7 @@ class Server:
             )
             if result.returncode == 0:
                 new.rename(self.data)  # fails over a folder with anything in it
-                _sync(self.home)
+                sync_folder(self.home)
                 return
             shutil.rmtree(new, ignore_errors=True)
         raise EmbeddedPostgresError(
@@ -273,14 +274,6 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 def _fits(run: Path) -> bool:
     return len(os.fsencode(run / f".s.PGSQL.{PORT}")) <= LONGEST_SOCKET_PATH
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tail(text: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from sql.disk import sync_folder
 from sql.spool_folder import files_in
 from sql.spool_pass import SpoolPass
 from sql.spool_row import instant, microseconds, take
@@ -74,7 +75,7 @@ class SpoolFile:
             """
         )
         self._db.execute("CREATE INDEX IF NOT EXISTS spooled_in_turn ON spooled (attempts, n)")
-        _sync(self._folder)  # else the file itself may be gone after a power cut, with all that is in it
+        sync_folder(self._folder)  # else the file itself may be gone after a power cut, with all that is in it
         found = self._path.stat()
         self._is_this = (found.st_dev, found.st_ino)
         self._recount()
@@ -91,7 +92,7 @@ class SpoolFile:
             missing = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for made in missing:
-                _sync(made.parent)
+                sync_folder(made.parent)
             while True:
                 name = uuid4().hex
                 lock = _take_lock(folder / f"{name}.lock")
@@ -261,14 +262,6 @@ def _take_lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unlink(folder: Path, name: str) -> None:

@@ -138,7 +138,7 @@ def fail(token):
     raise error
 try:
     fail("secret")
-except Exception:
+except asyncpg.UniqueViolationError:
     log.exception("bad")
     logging.getLogger("library").exception("worse")
 """

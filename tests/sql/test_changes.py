@@ -21,6 +21,7 @@ from tests.conftest import LAYOUTS, in_database, new_database
 from tests.horizon import all_is_told
 from tests.sql.doors import (
     MID,
+    NOBODY,
     PAGE,
     PERSON,
     THREAD,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from sql.rows import Row
     from sql.upsert import Connection
 
-NOBODY: dict[str, Any] = {"from": None, "to": None}
 MESSAGE = ("message", MID)
 CONVERSATION = ("conversation", PERSON)
 PICTURE = "https://cdn.example/p.jpg?oh={}&oe={:x}"

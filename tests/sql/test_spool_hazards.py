@@ -12,6 +12,7 @@ import pytest
 
 from sql import spool as spool_module
 from sql import spool_file
+from sql.disk import sync_folder
 from sql.spool import Spool, SpoolError
 from sql.spool_file import SpoolFile
 from tests.sql.test_spool import MIB, delivery, drained
@@ -101,7 +102,7 @@ async def test_a_file_that_cannot_be_made_for_want_of_descriptors_keeps_none_of_
     async with Spool(folder, max_bytes=MIB) as spool:
         before = open_files()
         with monkeypatch.context() as limited:
-            limited.setattr(spool_file, "_sync", fails)
+            limited.setattr(spool_file, "sync_folder", fails)
             for n in range(3):
                 with pytest.raises(SpoolError, match="open files"):
                     await spool.put(delivery(n))
@@ -115,13 +116,13 @@ async def test_a_folder_that_is_made_is_on_the_disk_before_the_first_delivery_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    sync = spool_file._sync
+    sync = sync_folder
 
     def note(folder: Path) -> None:
         synced.append(folder)
         sync(folder)
 
-    monkeypatch.setattr(spool_file, "_sync", note)
+    monkeypatch.setattr(spool_file, "sync_folder", note)
     async with Spool(tmp_path / "a" / "spool", max_bytes=MIB) as spool:
         await spool.put(delivery(1))
         assert {tmp_path, tmp_path / "a", tmp_path / "a" / "spool"} <= set(synced)
