@@ -124,7 +124,13 @@ class Service:
 
     def __init__(self, folder: Path, dsn: str | None, **settings: str) -> None:
         self._folder, self._stack = folder, AsyncExitStack()
-        self._settings = {"DATABASE_URL": dsn, "RECONCILER_ENABLED": "false", "LOG_LEVEL": "warning", **settings}
+        self._settings = {
+            "DATABASE_URL": dsn,
+            "RECONCILER_ENABLED": "false",
+            "LOG_LEVEL": "warning",
+            "PYTHONFAULTHANDLER": "1",
+            **settings,
+        }
         self._loads = 0
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -164,6 +170,18 @@ class Service:
             held = (await http.get(f"{self.url}/readyz")).json()["spool"]
         return int(held["deliveries"])
 
+    async def condition(self) -> str:
+        """What `/readyz` and the log say, and where its threads are; it is killed for that."""
+        try:
+            async with httpx.AsyncClient(timeout=10) as http:
+                ready = (await http.get(f"{self.url}/readyz")).text
+        except httpx.TransportError as error:
+            ready = repr(error)
+        with suppress(ProcessLookupError):
+            self.process.signal(signal.SIGABRT)
+        await self.process.ended()
+        return f"/readyz: {ready}\n{self.process.output}"
+
     async def is_drained(self) -> None:
         """Wait until nothing is left in its spool, and the database answers."""
         async with httpx.AsyncClient(timeout=30) as http, asyncio.timeout(WITHIN_SECONDS):
@@ -180,8 +198,8 @@ class Load:
     `acknowledged` are the mids of those answered 200; `refused` are other answers, `broken` posts without any.
     """
 
-    def __init__(self, url: str, *, clients: int = CLIENTS, first: int = 0, is_new: bool = False) -> None:
-        self._url, self._clients = url, clients
+    def __init__(self, service: Service, *, clients: int = CLIENTS, first: int = 0, is_new: bool = False) -> None:
+        self._service, self._clients = service, clients
         self._kept = httpx.Limits(max_keepalive_connections=0 if is_new else None)
         self.sent = first
         self.acknowledged: list[str] = []
@@ -201,14 +219,26 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def has_acknowledged(self, more: int) -> None:
-        """Wait until so many more were acknowledged."""
-        wanted = len(self.acknowledged) + more
-        async with asyncio.timeout(WITHIN_SECONDS), self._news:
-            await self._news.wait_for(lambda: len(self.acknowledged) >= wanted)
+        """Wait until so many more were acknowledged.
+
+        Raises:
+            AssertionError: they were not in time; it tells how the service is.
+
+        """
+        had, refused, broken = len(self.acknowledged), len(self.refused), self.broken
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS), self._news:
+                await self._news.wait_for(lambda: len(self.acknowledged) >= had + more)
+        except TimeoutError:
+            raise AssertionError(
+                f"{len(self.acknowledged) - had} of {more} acknowledged, {len(self.refused) - refused} refused, "
+                f"{self.broken - broken} without an answer in {WITHIN_SECONDS:.0f} s; "
+                f"clients: {self._tasks}\n{await self._service.condition()}"
+            ) from None
 
     async def _client(self) -> None:
         loop = asyncio.get_running_loop()
-        async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=self._kept) as http:
+        async with httpx.AsyncClient(base_url=self._service.url, timeout=60, limits=self._kept) as http:
             while not self._stop.is_set():
                 self.sent += 1
                 mid = f"m_{self.sent}"

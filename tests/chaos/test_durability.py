@@ -28,7 +28,7 @@ async def test_every_delivery_answered_200_survives_kills_of_the_service_and_of_
     chance = random.Random(KILLS)
     victims = ["service", "postgres", "both"] if not KILLS else chance.choices(["service", "postgres", "both"], k=KILLS)
     async with Service(tmp_path, server.dsn) as service:
-        async with Load(service.url) as load:
+        async with Load(service) as load:
             for victim in victims:
                 await load.has_acknowledged(chance.randint(1, MOST_BETWEEN))
                 if victim != "service":

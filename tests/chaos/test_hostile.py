@@ -63,7 +63,7 @@ async def test_acknowledged_traffic_goes_on_beside(
     service = service_to_attack
     # then one that has just come in may be sent away; it comes again
     crowded = attack in {many_connections, idle_connections}
-    async with Load(service.url, first=service.numbers(), is_new=crowded) as load:
+    async with Load(service, first=service.numbers(), is_new=crowded) as load:
         await load.has_acknowledged(50)
         before = memory(service.process.pid)
         async with attacked(service, attack):

@@ -47,7 +47,7 @@ async def test_while_postgres_is_away_all_is_answered_200_and_is_there_once_when
 ) -> None:
     server = server_to_kill
     async with gateway(server.dsn) as way, Service(tmp_path, way.dsn) as service:
-        async with Load(service.url) as load:
+        async with Load(service) as load:
             await load.has_acknowledged(200)
             await way.close()
             await load.has_acknowledged(DURING)
@@ -110,7 +110,7 @@ async def test_while_postgres_stands_still_all_is_answered_in_facebooks_time_and
 ) -> None:
     server = server_to_kill
     async with Service(tmp_path, server.dsn) as service:
-        async with Load(service.url) as load:
+        async with Load(service) as load:
             await load.has_acknowledged(200)
             async with server.standing_still():
                 await load.has_acknowledged(DURING)
@@ -126,7 +126,7 @@ async def test_an_embedded_postgres_that_dies_is_started_again_and_all_is_there_
     async with database() as server:  # which is the service's own, too, so that it can be asked at the end
         folder = server.folder
         async with Service(tmp_path, None, DATA_DIR=str(folder), SPOOL_DIR=str(tmp_path / "spool")) as service:
-            async with Load(service.url) as load:
+            async with Load(service) as load:
                 for _ in range(2):
                     await load.has_acknowledged(DURING)
                     server.kill()
@@ -146,7 +146,7 @@ async def test_while_postgres_disk_is_full_all_is_answered_200_and_is_there_once
             settings = {"DATA_DIR": str(disk), "SPOOL_DIR": str(tmp_path / "spool")} if disk else {}
             service = Service(tmp_path, None if disk else server.dsn, **settings)
             await stack.enter_async_context(service)
-            async with Load(service.url) as load:
+            async with Load(service) as load:
                 await load.has_acknowledged(200)
                 if disk is not None:
                     ballast = fill(disk)
@@ -172,7 +172,7 @@ async def test_what_a_killed_process_left_in_its_spool_another_one_takes_over(
         one = await stack.enter_async_context(Service(tmp_path, way.dsn, SPOOL_DIR=spool))
         other = await stack.enter_async_context(Service(tmp_path, way.dsn, SPOOL_DIR=spool))
         await way.close()
-        async with Load(one.url) as load:
+        async with Load(one) as load:
             await load.has_acknowledged(DURING)
             assert await one.spooled() >= DURING
             await one.kill()
