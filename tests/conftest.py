@@ -41,6 +41,22 @@ def pytest_report_header() -> str:
     return f"pgbouncer: {FOUND or 'not installed: ' + ' and '.join(collect_ignore) + ' are left out'}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a second run, on another Postgres, leave out what says the same on every one."""
+    parser.addoption("--only-on-server", action="store_true", help="only tests that ask the server of all tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what uses the server, directly or not, where that is asked for."""
+    if not config.getoption("--only-on-server"):
+        return
+    kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kept["server" in getattr(item, "fixturenames", ())].append(item)
+    config.hook.pytest_deselected(items=kept[False])
+    items[:] = kept[True]
+
+
 def in_database(dsn: str, name: str) -> str:
     """Return the same server's address with another database."""
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
