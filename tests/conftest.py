@@ -23,6 +23,7 @@ from sql import embedded
 from sql.migrate import Migration, migrate, migrations
 from sql.pool import Pool, connect, open_pool
 from tests.pooler import FOUND
+from tests.scratch import use_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # a busy machine's pauses are no failures
 settings.register_profile("mirror", deadline=None)
 settings.load_profile("mirror")
+use_memory()
 
 PARTITIONS = 3
 # what needs a PgBouncer is no part of the suite where there is none

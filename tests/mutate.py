@@ -18,6 +18,7 @@ from rich.console import Console
 
 from sql import embedded
 from tests.mutations import MUTATIONS
+from tests.scratch import use_memory
 
 if TYPE_CHECKING:
     from tests.mutations import Mutation
@@ -59,6 +60,7 @@ def mutate(folder: Path, server: str, mutation: Mutation) -> tuple[bool, str]:
 def main(words: list[str]) -> int:
     """Run every mutation, or those whose rule has one of the words in it."""
     chosen = [m for m in MUTATIONS if not words or any(word in f"{m.rule} {m.change}" for word in words)]
+    use_memory()
     folder = Path(tempfile.mkdtemp(prefix="mirror-mutate-"))
     folder.chmod(0o711)  # the account that runs Postgres has to pass through
     for name in COPIED:
