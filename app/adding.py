@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from reconciler.graph.errors import AccessDenied, GraphError, GraphUnavailable, RateLimited, TokenDead
+from reconciler.graph.errors import (
+    AccessDenied,
+    FieldRefused,
+    GraphError,
+    GraphUnavailable,
+    RateLimited,
+    TokenDead,
+)
 from sql.pages import put_page
 
 if TYPE_CHECKING:
@@ -15,6 +22,14 @@ if TYPE_CHECKING:
     from reconciler.graph.client import GraphClient
     from reconciler.tokens import TokenBox
     from sql.pool import Pool
+
+
+LANE = "debug_token"  # a call for no Page: a rate of its own
+_PAGE_ONLY_FIELD = "category"
+_A_PERSONS = (
+    "this token is a person's, not a Page's: POST /api/pages/import, or `messenger-mirror pages import`, takes it and "
+    "adds all Pages of that person"
+)
 
 
 class PageRefusedError(Exception):
@@ -33,19 +48,23 @@ async def add_page(
     *,
     page_id: str | None = None,
     name: str | None = None,
+    app_token: str | None = None,
 ) -> tuple[str, bool]:
     """Store a Page and its token, encrypted; returns its id and whether it is new.
 
-    With a Page's token, Graph's `/me` is the Page (Graph sheet, section 5). It is asked when the id or the name is
-    missing; with both given, nothing is asked, so that Pages can be added while Graph is away.
+    With a Page's token, Graph's `/me` is the Page (Graph sheet, section 5), with a person's it is the person. It is
+    asked when the id or the name is missing, and then also whose the token is, for which `app_token` helps; with both
+    given, nothing is asked, so that Pages can be added while Graph is away.
 
     Raises:
-        PageRefusedError: Graph refuses the token, can't be asked, or says that it is another Page's.
+        PageRefusedError: Graph refuses the token, can't be asked, or says that it is another Page's or a person's.
         PageBusyError: what was mirrored of it is still being erased.
 
     """
     if page_id is None or name is None:
         found_id, found_name = await _ask(graph, access_token)
+        if await _is_a_persons(graph, access_token, found_id, app_token):
+            raise PageRefusedError(_A_PERSONS, "access_token")
         if page_id is not None and page_id != found_id:
             raise PageRefusedError(f"this token is of Page {found_id}, not of {page_id}", "page_id")
         page_id, name = found_id, name or found_name
@@ -61,6 +80,29 @@ async def _ask(graph: GraphClient, access_token: str) -> tuple[str, str | None]:
     if not isinstance(page_id, str) or not page_id:
         raise PageRefusedError("Graph does not show a Page for this token: its answer has no id", "access_token")
     return page_id, name if isinstance(name, str) and name else None
+
+
+async def _is_a_persons(graph: GraphClient, token: str, found_id: str, app_token: str | None) -> bool:
+    """Whether Graph says clearly that a token is a person's; where it says nothing of it, the token is taken.
+
+    A person has no field that only Pages have: Graph refuses it, and names the type of node. A Graph that passes over
+    it is asked for the token's type (`debug_token`), which it tells to the app's own token.
+    """
+    try:
+        if _PAGE_ONLY_FIELD in (await graph.get(token, found_id, "me", {"fields": _PAGE_ONLY_FIELD})).data:
+            return False
+    except FieldRefused as error:
+        if (error.field, error.node_type) == (_PAGE_ONLY_FIELD, "User"):
+            return True
+    except GraphError:
+        pass
+    if app_token is None:
+        return False
+    try:
+        told = (await graph.get(app_token, LANE, "debug_token", {"input_token": token})).data.get("data")
+    except GraphError:
+        return False
+    return isinstance(told, dict) and told.get("type") == "USER"
 
 
 @contextmanager

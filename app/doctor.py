@@ -130,11 +130,10 @@ async def _token(graph: GraphClient, settings: Settings, page_id: str, token: st
         _finding(answer.data.get("id") == page_id, "token", f"of Page {answer.data.get('id')}", ": add the Page again"),
         _finding(skew < MOST_SKEW_SECONDS, "clock", f"{skew:.1f} s from Graph's", ": set it by NTP"),
     ]
-    if settings.facebook_app_id is None:
+    if settings.app_token is None:
         return [*found, Finding(Verdict.NOTE, "scopes", "set FACEBOOK_APP_ID to have scopes and expiry looked at")]
     # Meta offers no other way than naming the token in the query; nothing here logs a URL
-    app_token = f"{settings.facebook_app_id}|{settings.app_secrets[0]}"
-    debugged = await graph.get(app_token, page_id, "debug_token", {"input_token": token})
+    debugged = await graph.get(settings.app_token, page_id, "debug_token", {"input_token": token})
     return found + _debugged(debugged.data.get("data"))
 
 

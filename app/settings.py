@@ -73,7 +73,9 @@ class Settings(DatabaseSettings):
     """What an owner sets."""
 
     facebook_app_id: str | None = Field(
-        None, description="the app's id; `pages check` looks for it among a Page's subscribed apps"
+        None,
+        description="the app's id; `pages check` looks for it among a Page's subscribed apps, and Graph is asked "
+        "with it whose a token is",
     )
     facebook_app_secret: Secret = Field(
         description="the app's secret, which signs webhooks; after a change: current, then previous, comma-separated"
@@ -129,6 +131,11 @@ class Settings(DatabaseSettings):
     def app_secrets(self) -> list[str]:
         """The app's secrets, current first."""
         return split_secret(self.facebook_app_secret)
+
+    @property
+    def app_token(self) -> str | None:
+        """The app's own token for Graph; None without the app's id."""
+        return f"{self.facebook_app_id}|{self.app_secrets[0]}" if self.facebook_app_id is not None else None
 
     @property
     def verify_tokens(self) -> list[str]:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from simulator.cursors import new_cursor, read_cursor
 from simulator.graph_errors import bad_parameter, bad_token, no_such_field
 from simulator.items import ALL_FIELDS
+from simulator.objects import CATEGORY
 from simulator.reading import read_fields
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def me_accounts(world: World, window: Window, source: str | None, base: str) -> 
     start = read_cursor(window.after, "accounts", now, max_age=None)[0] if window.after is not None else 0
     rows = world.pages[start : start + limit]
     accounts = [
-        {"access_token": p.access_token, "category": "Shop", "name": p.name, "id": p.id, "tasks": _TASKS} for p in rows
+        {"access_token": p.access_token, "category": CATEGORY, "name": p.name, "id": p.id, "tasks": _TASKS}
+        for p in rows
     ]
     data = [{name: account[name] for name in dict.fromkeys([*names, "id"])} for account in accounts]
     if not rows:

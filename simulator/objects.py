@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MESSAGE_EDGES = {"attachments", "shares", "reactions"}
 _MAX_IDS = 50
+CATEGORY = "Shop"  # of every Page
 
 
 def user_node(path: str, params: dict[str, str]) -> dict[str, Any]:
@@ -22,10 +23,11 @@ def user_node(path: str, params: dict[str, str]) -> dict[str, Any]:
     if path != "me":
         raise not_found(path or "/")
     user = {"id": "10215241773831025", "name": "Ada Admin"}
-    for field in read_fields(params.get("fields")):
-        if field.name not in user:
-            raise no_such_field(field.name, "User")
-    return user
+    names = [field.name for field in read_fields(params.get("fields"))] or ["name"]
+    for name in names:
+        if name not in user:
+            raise no_such_field(name, "User")
+    return {name: user[name] for name in dict.fromkeys([*names, "id"])}
 
 
 def many(reading: Reading, ids: list[str], params: dict[str, str]) -> dict[str, Any]:
@@ -80,13 +82,12 @@ def _object(reading: Reading, object_id: str, edge: str | None, params: dict[str
 
 
 def _page_node(page: Page, params: dict[str, str]) -> dict[str, Any]:
-    node = {"id": page.id, "name": page.name}
-    for field in read_fields(params.get("fields")):
-        if field.name == "access_token":
-            node["access_token"] = page.access_token
-        elif field.name not in node:
-            raise no_such_field(field.name, "Page")
-    return node
+    node = {"id": page.id, "name": page.name, "category": CATEGORY, "access_token": page.access_token}
+    names = [field.name for field in read_fields(params.get("fields"))] or ["name"]
+    for name in names:
+        if name not in node:
+            raise no_such_field(name, "Page")
+    return {name: node[name] for name in dict.fromkeys([*names, "id"])}
 
 
 def _profile(reading: Reading, name: str, psid: str, params: dict[str, str]) -> dict[str, Any]:

@@ -74,7 +74,13 @@ async def create(request: Request) -> Response:
     token = body.access_token.get_secret_value()
     try:
         page_id, is_new = await add_page(
-            state.pool, state.graph, state.tokens, token, page_id=body.page_id, name=body.name
+            state.pool,
+            state.graph,
+            state.tokens,
+            token,
+            page_id=body.page_id,
+            name=body.name,
+            app_token=state.settings.app_token,
         )
     except PageRefusedError as error:
         raise _refused(error) from None

@@ -46,7 +46,9 @@ def add(
         async with opened(settings) as pool, graph_client(settings) as graph:
             tokens = TokenBox(settings.encryption_keys)
             watchdog = new_watchdog(settings, pool, graph, tokens)
-            added, is_new = await add_page(pool, graph, tokens, token, page_id=page_id, name=name)
+            added, is_new = await add_page(
+                pool, graph, tokens, token, page_id=page_id, name=name, app_token=settings.app_token
+            )
             troubles = await check_page(pool, graph, tokens, watchdog, added)
         console.print(f"Page {added} added" if is_new else f"Page {added} has a new token and is active")
         console.print("; ".join(troubles) if troubles else "its webhooks are subscribed")

@@ -53,8 +53,7 @@ class FacebookRequests:
 
     def __init__(self, pool: Pool, graph: GraphClient, tokens: TokenBox, settings: Settings) -> None:
         self._pool, self._graph, self._tokens = pool, graph, tokens
-        app_id = settings.facebook_app_id
-        self._app_token = f"{app_id}|{settings.app_secrets[0]}" if app_id is not None else None
+        self._app_token = settings.app_token
 
     async def run_once(self, now: datetime | None = None) -> dict[str, int]:
         """See to all that waits; returns how many requests were tried, and how many ended."""

@@ -81,11 +81,11 @@ class TooHeavy(GraphError):  # noqa: N818
 
 
 class FieldRefused(GraphError):  # noqa: N818
-    """A field is not known there; `field` names it where Graph did."""
+    """A field is not known there; `field` names it where Graph did, and `node_type` what lacks it (`User`)."""
 
-    def __init__(self, message: str, field: str | None) -> None:
+    def __init__(self, message: str, field: str | None, node_type: str | None = None) -> None:
         super().__init__(message, code=100)
-        self.field = field
+        self.field, self.node_type = field, node_type
 
 
 class NotFound(GraphError):  # noqa: N818
@@ -102,6 +102,7 @@ _FIELD = re.compile(
     r"|field ['\"(](\w+)['\")] does not exist",
     re.IGNORECASE,
 )
+_NODE_TYPE = re.compile(r"on node type \((\w+)\)")
 _BY_CODE: dict[int, type[GraphError]] = {
     **dict.fromkeys((-3, 1, 2, 99), GraphUnavailable),
     **dict.fromkeys((10, 104, *range(200, 300)), AccessDenied),
@@ -131,7 +132,8 @@ def error_of(status: int, body: Any, *, token: str | None = None, wait: timedelt
     text = f"Graph error {code}{f'/{subcode}' if subcode else ''} (HTTP {status}): {message}"
     named = _FIELD.search(message) if code == 100 else None
     if named is not None:
-        return FieldRefused(text, named[1] or named[2])
+        of_type = _NODE_TYPE.search(message)
+        return FieldRefused(text, named[1] or named[2], of_type[1] if of_type is not None else None)
     kind = _BY_CODE.get(code, BadAnswer) if code is not None else BadAnswer
     if code == 1 and "reduce the amount of data" in message:
         kind = TooHeavy

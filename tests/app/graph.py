@@ -53,6 +53,8 @@ class FakeGraph:
         self.waiting = asyncio.Semaphore(0)
         self.paths: list[str] = []
         self.persons: dict[str, list[dict[str, Any]]] = {}  # {user token: rows of /me/accounts}, two a page
+        self.token_types: dict[str, str] = {}  # what `debug_token` says of a token; without, it is not known there
+        self.knows_fields = True  # False: `fields` of /me are passed over, as by many a stand-in
         self.subscribed: dict[str, list[str]] = {}  # {page_id: fields}
 
     def add(self, token: str, page_id: str, *threads: dict[str, Any], name: str = "A Page") -> None:
@@ -85,6 +87,10 @@ class FakeGraph:
             status, body = self._subscription(request, authorization)
         elif request.url.path.endswith("/me/accounts") and self.refusal is None:
             status, body = self._accounts(request, authorization)
+        elif request.url.path.endswith("/debug_token") and request.url.params["input_token"] in self.token_types:
+            status, body = 200, {"data": {"type": self.token_types[request.url.params["input_token"]]}}
+        elif request.url.path.endswith("/me") and authorization.removeprefix("Bearer ") in self.persons:
+            status, body = self._person(request.url.params.get("fields", ""))
         else:
             status, body = await self.answer(request.url.path, authorization)
         return httpx.Response(status, json=body, headers={"date": format_datetime(datetime.now(UTC), usegmt=True)})
@@ -102,6 +108,11 @@ class FakeGraph:
             fields = self.subscribed.get(page.page_id)
             return 200, {"data": [{"id": "4400", "subscribed_fields": fields}] if fields else []}
         return 200, {"success": True}
+
+    def _person(self, fields: str) -> tuple[int, dict[str, Any]]:
+        if self.knows_fields and "category" in fields:
+            return 400, graph_error(100, "(#100) Tried accessing nonexisting field (category) on node type (User)")
+        return 200, {"id": "10215", "name": "Ada"}
 
     def _accounts(self, request: httpx.Request, authorization: str) -> tuple[int, dict[str, Any]]:
         rows = self.persons.get(authorization.removeprefix("Bearer "))

@@ -144,3 +144,8 @@ async def test_a_graph_that_is_away_is_told(run: Run, stored: Connection) -> Non
     assert (code, "only its token can: nothing was done" in said) == (1, True), said
     assert await state(stored) == ("active", True)
     assert (await run("remove", PAGE, "--keep-webhooks", **away))[0] == 0
+
+
+async def test_a_persons_token_is_not_taken_for_a_pages(run: Run) -> None:
+    code, said = await run("add", PAGE_ACCESS_TOKEN=USER_TOKEN)
+    assert (code, "pages import" in said) == (1, True), said

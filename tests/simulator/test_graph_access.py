@@ -31,6 +31,14 @@ async def test_with_a_pages_token_me_is_the_page(call: Caller) -> None:
     assert await call.json("me/conversations", limit=3) != {}
 
 
+async def test_a_category_is_a_pages_and_no_persons(call: Caller) -> None:
+    assert await call.json("me", fields="id,category") == {"id": call.page.id, "category": "Shop"}
+    user = call.graph.world.user_token
+    assert (await call.json("me", fields="id,name", token=user)).keys() == {"id", "name"}
+    message = (await call.error("me", fields="id,name,category", token=user))["message"]
+    assert message == "(#100) Tried accessing nonexisting field (category) on node type (User)"
+
+
 async def test_the_token_may_come_in_the_query(call: Caller) -> None:
     response = await call.http.get("/v26.0/me", params={"access_token": call.page.access_token})
     assert response.json()["id"] == call.page.id

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.app.graph import graph_error, thread
-from tests.app.service import PAGE_TOKEN, add_page, assert_problem, columns, deliver, text_delivery
+from tests.app.service import (
+    PAGE_TOKEN,
+    add_page,
+    assert_problem,
+    columns,
+    deliver,
+    running,
+    settings_for,
+    text_delivery,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -104,6 +113,57 @@ async def test_a_token_that_graph_refuses_is_a_422_problem_that_does_not_repeat_
     assert (await service.http.get("/api/pages")).json() == {"data": []}
 
 
+@pytest.mark.parametrize("body", [{}, {"name": "Shop"}, {"page_id": PAGE}])
+async def test_a_persons_token_is_a_422_problem_that_names_the_import(
+    service: Service, graph: FakeGraph, body: dict[str, str]
+) -> None:
+    graph.persons[PAGE_TOKEN] = []
+    response = await add(service, **body)
+    assert "/api/pages/import" in assert_problem(response, 422, "access_token")
+    assert PAGE_TOKEN not in response.text
+    assert (await service.http.get("/api/pages")).json() == {"data": []}
+
+
+async def test_a_graph_that_passes_over_fields_is_asked_for_the_tokens_type(database: str, graph: FakeGraph) -> None:
+    graph.persons[PAGE_TOKEN], graph.knows_fields = [], False
+    graph.add("EAAthe-pages", PAGE)
+    async with running(settings_for(database, facebook_app_id="4400")) as service:
+        graph.token_types = {PAGE_TOKEN: "USER", "EAAthe-pages": "PAGE"}
+        assert "/api/pages/import" in assert_problem(await add(service), 422, "access_token")
+        assert (await add(service, access_token="EAAthe-pages")).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (400, graph_error(100, "(#100) Tried accessing nonexisting field (category) on node type (Page)")),
+        (400, graph_error(100, "(#100) Tried accessing nonexisting field (category)")),
+        (400, graph_error(100, "(#100) Tried accessing nonexisting field (id) on node type (User)")),
+        (400, graph_error(10, "(#10) This endpoint requires the 'pages_read_engagement' permission")),
+        (400, graph_error(190, "Invalid OAuth access token")),
+        (404, {"detail": "Not Found"}),
+        (500, graph_error(2, "Service temporarily unavailable")),
+        (200, {"id": PAGE, "name": "A Page", "category": "Shop"}),
+        (200, {}),
+    ],
+)
+async def test_a_token_is_taken_unless_graph_says_clearly_that_it_is_a_persons(
+    database: str, graph: FakeGraph, refusal: tuple[int, dict[str, Any]]
+) -> None:
+    graph.add(PAGE_TOKEN, PAGE)
+    answer, asked = graph.answer, 0
+
+    async def once(path: str, authorization: str) -> tuple[int, dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        return await answer(path, authorization) if asked == 1 else refusal
+
+    graph.answer = once  # type: ignore[method-assign]
+    async with running(settings_for(database, facebook_app_id="4400")) as service:
+        assert (await add(service)).status_code == 201
+        assert asked > 1
+
+
 async def test_a_graph_that_is_away_is_a_502_problem_but_a_page_named_in_full_is_taken(
     service: Service, graph: FakeGraph
 ) -> None:
@@ -135,7 +195,7 @@ async def test_adding_holds_no_connection_while_graph_is_asked(
 
     graph.answer = watching  # type: ignore[method-assign]
     assert (await add(service, page_id=page_id)).status_code == 201
-    assert idle == [0]
+    assert set(idle) == {0}
 
 
 async def test_what_is_wrong_in_a_page_is_named_and_the_token_is_not_repeated(service: Service) -> None:
