@@ -33,12 +33,12 @@ async def put_request(
     page_id: str | None,
     now: datetime,
 ) -> str:
-    """Record a request; returns its code, which is an earlier one's where the same comes again."""
+    """Record a request; returns its code, which is an earlier one's where the same comes again by the same callback."""
     await connection.execute(
         """
         INSERT INTO facebook_requests (code, digest, kind, user_id, page_id, received_at, next_try_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)
-        ON CONFLICT (digest) DO NOTHING
+        ON CONFLICT (digest, kind) DO NOTHING
         """,
         code,
         digest,
@@ -47,7 +47,9 @@ async def put_request(
         page_id,
         now,
     )
-    return str(await connection.fetchval("SELECT code FROM facebook_requests WHERE digest = $1", digest))
+    return str(
+        await connection.fetchval("SELECT code FROM facebook_requests WHERE digest = $1 AND kind = $2", digest, kind)
+    )
 
 
 async def claim_request(connection: Connection, now: datetime, *, again_after: timedelta) -> FacebookRequest | None:

@@ -42,6 +42,9 @@ def read_signed_request(text: str, secrets: Sequence[bytes]) -> SignedRequest:
     The HMAC-SHA256 is that of the payload as it stands there, before it is decoded (webhooks sheet, section 2). It is
     compared in constant time, with each of the app's secrets.
 
+    It has no end of its own: `expires` is when the `oauth_token` in it expires (Meta's reference, Signed Request), and
+    whose token is over may still ask that their data go. One that comes again is known by its digest.
+
     Raises:
         NotSignedError, UnreadableRequestError: it is one of these.
 

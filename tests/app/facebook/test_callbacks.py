@@ -133,6 +133,13 @@ async def test_the_answer_is_what_meta_asks_for_a_url_and_an_alphanumeric_code(s
     assert other.json()["confirmation_code"] != code
 
 
+async def test_both_callbacks_may_come_with_the_same_words_and_are_two_requests(service: Service) -> None:
+    assert (await post(service, "/facebook/deauthorize", signed())).status_code == 200
+    path = await ask_deletion(service)
+    assert "being looked for" in await read_page(service, path)
+    assert {request["kind"] for request in await requests(service)} == {"deauthorize", "data_deletion"}
+
+
 async def test_without_a_public_url_links_go_where_the_request_came_to(database: str, graph: object) -> None:
     assert graph
     async with running(settings_for(database)) as service:

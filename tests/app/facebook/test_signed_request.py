@@ -117,6 +117,12 @@ def test_ids_may_be_numbers_and_a_pages_own_request_names_it() -> None:
     assert (read.user_id, read.page_id) == (None, "1001")
 
 
+@pytest.mark.parametrize("at", [0, 1, 1291840400, 4102444800, None, "soon", True, 1e308])
+@pytest.mark.parametrize("name", ["expires", "issued_at"])
+def test_times_refuse_nobody_as_they_are_a_tokens(name: str, at: Any) -> None:
+    assert read_signed_request(signed(**{name: at}), SECRETS).user_id == "218471"
+
+
 def test_the_same_request_is_known_again_and_another_is_another() -> None:
     first, again = (read_signed_request(signed(), SECRETS) for _ in range(2))
     assert first.digest == again.digest
