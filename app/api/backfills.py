@@ -10,7 +10,7 @@ from pydantic import Field
 
 from app.api.answers.common import Paged
 from app.api.answers.runs import Backfill, BackfillWithRuns
-from app.api.wire import Id, Instant, Json, NoQuery, PageQuery, Shape, page_of, read_json, read_query
+from app.api.wire import Id, Instant, Json, NoQuery, PageQuery, Shape, check_range, page_of, read_json, read_query
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -55,8 +55,7 @@ async def create(request: Request) -> Response:
 def _check(body: _Body, now: datetime) -> None:
     if body.all == (body.page_ids is not None):
         raise ProblemError(422, "name the Pages in page_ids, or set all to true", field="page_ids")
-    if body.until is not None and body.until <= body.since:
-        raise ProblemError(422, "until must be later than since", field="until")
+    check_range(body.since, body.until)
     if body.since > now:
         raise ProblemError(422, "since lies in the future", field="since")
 

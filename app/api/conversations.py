@@ -14,7 +14,7 @@ from app.api.answers.common import Paged
 from app.api.answers.conversations import AuditedConversation, Conversations, Message
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
-from app.api.wire import Id, Instant, NoQuery, PageQuery, bad_cursor, page_of, path_id, read_query
+from app.api.wire import Id, Instant, NoQuery, PageQuery, bad_cursor, check_range, page_of, path_id, read_query
 from app.endpoint import ELSEWHERE, ETAG, NOT_MODIFIED, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -60,8 +60,7 @@ class _ListQuery(PageQuery):
 async def index(request: Request) -> Response:
     """Conversations, newest activity first."""
     query = read_query(request, _ListQuery)
-    if query.updated_from and query.updated_to and query.updated_from >= query.updated_to:
-        raise ProblemError(422, "updated_to must be later than updated_from", field="updated_to")
+    check_range(query.updated_from, query.updated_to, names=("updated_from", "updated_to"))
     wanted = query.wanted()
     question = _fingerprint(wanted)
     after = _place(query, question, datetime, str, str)

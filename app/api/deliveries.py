@@ -11,7 +11,19 @@ from pydantic import Field, model_validator
 
 from app.api.answers.common import Paged
 from app.api.answers.journal import Delivery, DeliveryWithBody, Replayed
-from app.api.wire import Id, Instant, Json, PageQuery, Shape, from_cursor, page_of, read_json, read_query, to_cursor
+from app.api.wire import (
+    Id,
+    Instant,
+    Json,
+    PageQuery,
+    Shape,
+    check_range,
+    from_cursor,
+    page_of,
+    read_json,
+    read_query,
+    to_cursor,
+)
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -52,6 +64,7 @@ async def index(request: Request) -> Response:
     `limit`, or none, and `next` goes on.
     """
     query = read_query(request, _Query)
+    check_range(query.since, query.until)
     before = query.place(datetime, UUID)
     which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
     async with request.state.pool.acquire() as connection:
@@ -85,6 +98,7 @@ async def start_replay(request: Request) -> Response:
     Answers when it is done, or after `wait_seconds`: then ask again with `next` as `cursor` to go on, until it is null.
     """
     body = await read_json(request, _ReplayBody)
+    check_range(body.since, body.until)
     which = JournalFilter(
         only_dead=body.state == "dead",
         since=body.since,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from app.api.answers.pages import Loss
-from app.api.wire import Id, Instant, Json, Shape, read_query
+from app.api.wire import Id, Instant, Json, Shape, check_range, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -33,10 +33,11 @@ async def index(request: Request) -> Response:
     """The report of [since, until): by default the last day."""
     query = read_query(request, _Query)
     now = datetime.now(UTC)
+    check_range(query.since, query.until)
     until = query.until or now
     since = query.since or until - BY_DEFAULT
     if since >= until:
-        raise ProblemError(422, "since must be earlier than until", field="since")
+        raise ProblemError(422, "since lies in the future", field="since")
     if until - since > LONGEST:
         raise ProblemError(422, f"a report covers at most {LONGEST.days} days", field="since")
     return Json(await loss_report(request.state.pool, since=since, until=until, page_id=query.page_id, now=now))

@@ -140,6 +140,17 @@ def _refusal(error: ValidationError, shape: type[Shape]) -> ProblemError:
     return ProblemError(422, f"{field}: {message}" if field else message, field=field or None)
 
 
+def check_range(begins: datetime | None, ends: datetime | None, *, names: tuple[str, str] = ("since", "until")) -> None:
+    """Make sure that a range of time, which ends before its second instant, can hold anything.
+
+    Raises:
+        ProblemError: 422, naming the end.
+
+    """
+    if begins is not None and ends is not None and begins >= ends:
+        raise ProblemError(422, f"{names[1]} must be later than {names[0]}", field=names[1])
+
+
 def path_id(request: Request, name: str) -> str:
     """Read an id out of the path.
 

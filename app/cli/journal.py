@@ -26,10 +26,13 @@ def replay(
     """
     if not dead and delivery is None and since is None and until is None:
         raise typer.BadParameter("say what to replay: --dead, --id, or a time range with --since and --until")
+    first, end = instant(since), instant(until)
+    if first is not None and end is not None and first >= end:
+        raise typer.BadParameter("--until must be later than --since")
     which = JournalFilter(
         only_dead=dead,
-        since=instant(since),
-        until=instant(until),
+        since=first,
+        until=end,
         ids=tuple(delivery) if delivery is not None else None,
     )
     settings = read_settings(DatabaseSettings)

@@ -29,7 +29,7 @@ def loss(
     end = instant(until) or now
     first = instant(since) or end - timedelta(days=1)
     if first >= end:
-        raise typer.BadParameter("--since must be earlier than --until")
+        raise typer.BadParameter("--until must be later than --since")
     settings = read_settings(DatabaseSettings)
 
     async def work() -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.app.process import process
 
 if TYPE_CHECKING:
@@ -16,3 +18,11 @@ async def test_its_table_is_whole_where_the_terminal_is_narrow(database: str, tm
     heads = [cell.strip() for cell in made.output.splitlines()[1].strip("┃").split("┃")]
     assert heads[:3] == ["page_id", "hour (UTC)", "sent"]
     assert heads[-3:] == ["loss %", "webhook late", "repair late"]
+
+
+@pytest.mark.parametrize("command", ["loss", "replay", "backfill"])
+async def test_a_range_that_ends_before_it_begins_is_refused(command: str, database: str, tmp_path: Path) -> None:
+    arguments = (command, "--since", "2026-03-02", "--until", "2026-03-01")
+    async with process(tmp_path, "-m", "app.cli.main", *arguments, DATABASE_URL=database) as made:
+        assert await made.ended() == 2, made.output
+    assert "--until must be later" in made.output

@@ -227,6 +227,43 @@ async def test_a_forged_or_foreign_cursor_is_a_422_problem_never_a_500(service: 
         assert len(fitting) == ("conversations" not in path), path
 
 
+RANGES = [
+    (endpoint.method, before + endpoint.template, begins, ends)
+    for before, endpoint in all_endpoints()
+    for shape in (endpoint.query, endpoint.body)
+    for begins, ends in (("since", "until"), ("updated_from", "updated_to"))
+    if shape is not None and {begins, ends} <= shape.model_fields.keys()
+]
+
+
+def test_every_range_of_time_is_tried() -> None:
+    assert [f"{method} {path}" for method, path, *_ in RANGES] == [
+        "GET /api/conversations",
+        "POST /api/backfills",
+        "GET /api/loss",
+        "GET /api/deliveries",
+        "POST /api/deliveries/replay",
+    ]
+
+
+@pytest.mark.parametrize(("method", "path", "begins", "ends"), RANGES)
+async def test_a_range_that_ends_before_it_begins_is_a_422_problem_that_names_its_end(
+    service: Service, method: str, path: str, begins: str, ends: str
+) -> None:
+    for first, last in (("2026-03-02", "2026-03-01"), ("2026-03-01T00:00:00Z", "2026-03-01T01:00:00+01:00")):
+        given: dict[str, Any] = {begins: first, ends: last}
+        if method == "GET":
+            response = await service.http.get(path, params=given)
+        else:
+            response = await service.http.post(path, json=given | ({"all": True} if "backfills" in path else {}))
+        assert f"{ends} must be later than {begins}" in assert_problem(response, 422, ends)
+
+
+async def test_a_report_that_begins_in_the_future_is_a_422_problem_that_names_its_beginning(service: Service) -> None:
+    response = await service.http.get("/api/loss", params={"since": "2999-01-01"})
+    assert "future" in assert_problem(response, 422, "since")
+
+
 ODD = ["%00", "a%00b", "%ff%fe", "%ED%A0%80", "%2F", "a%2Fb", "%F0%9F%92%A5", "'; --", "%25", "-1", "1e9", "%0a"]
 
 
