@@ -10,7 +10,19 @@ from pydantic import Field
 
 from app.api.answers.common import Paged
 from app.api.answers.runs import Backfill, BackfillWithRuns
-from app.api.wire import Id, Instant, Json, NoQuery, PageQuery, Shape, check_range, page_of, read_json, read_query
+from app.api.wire import (
+    Id,
+    Instant,
+    Json,
+    NoQuery,
+    PageQuery,
+    Shape,
+    check_range,
+    page_of,
+    question_of,
+    read_json,
+    read_query,
+)
 from app.endpoint import LOCATION, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -63,10 +75,11 @@ def _check(body: _Body, now: datetime) -> None:
 async def index(request: Request) -> Response:
     """Backfills, newest first."""
     query = read_query(request, PageQuery)
-    before = query.place(datetime, UUID)
+    question = question_of("backfills")
+    before = query.place(question, datetime, UUID)
     async with request.state.pool.acquire() as connection:
         rows = await list_backfills(connection, limit=query.limit + 1, before=before)
-    return Json(page_of(rows, query.limit, "requested_at", "id"))
+    return Json(page_of(rows, query.limit, "requested_at", "id", of=question))
 
 
 async def show(request: Request) -> Response:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from app.api.answers.common import Paged
 from app.api.answers.conversations import AuditedConversation, Conversations, Message
 from app.api.conditional import conditional
 from app.api.tag_names import TagNames  # noqa: TC001 - pydantic reads it
-from app.api.wire import Id, Instant, NoQuery, PageQuery, bad_cursor, check_range, page_of, path_id, read_query
+from app.api.wire import Id, Instant, NoQuery, PageQuery, check_range, page_of, path_id, question_of, read_query
 from app.endpoint import ELSEWHERE, ETAG, NOT_MODIFIED, Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -62,8 +61,8 @@ async def index(request: Request) -> Response:
     query = read_query(request, _ListQuery)
     check_range(query.updated_from, query.updated_to, names=("updated_from", "updated_to"))
     wanted = query.wanted()
-    question = _fingerprint(wanted)
-    after = _place(query, question, datetime, str, str)
+    question = question_of("conversations", wanted)
+    after = query.place(question, datetime, str, str)
     async with request.state.pool.acquire() as connection:
         rows, total = await list_conversations(
             connection, wanted, after=after, limit=query.limit + 1, count=query.count == "exact"
@@ -89,8 +88,8 @@ async def messages(request: Request) -> Response:
     query = read_query(request, PageQuery)
     page_id, psid = path_id(request, "page_id"), path_id(request, "psid")
     # of the Page, not of the person: a conversation that moves to its person takes its cursors along
-    question = _fingerprint(page_id)
-    after = _place(query, question, datetime, str)
+    question = question_of("messages", page_id)
+    after = query.place(question, datetime, str)
     app_id = request.state.settings.facebook_app_id
     async with request.state.pool.acquire() as connection:
         rows = await list_messages(connection, page_id, psid, after=after, limit=query.limit + 1, app_id=app_id)
@@ -109,21 +108,6 @@ async def elsewhere(
     path = f"{request.scope.get('root_path', '')}/conversations/{quote(page_id, safe='')}/{quote(psid, safe='')}"
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"{path}{suffix}{query}", 308)
-
-
-def _fingerprint(question: object) -> str:
-    """What a cursor is for: used for another question it would give a page of something else."""
-    return blake2b(repr(question).encode(), digest_size=6).hexdigest()
-
-
-def _place(query: PageQuery, question: str, *kinds: type[str | datetime]) -> Any:
-    found = query.place(str, *kinds)
-    if found is None:
-        return None
-    asked, *place = found
-    if asked != question:
-        raise bad_cursor()
-    return tuple(place)
 
 
 ENDPOINTS = [

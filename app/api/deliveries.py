@@ -18,8 +18,9 @@ from app.api.wire import (
     PageQuery,
     Shape,
     check_range,
-    from_cursor,
     page_of,
+    place_in,
+    question_of,
     read_json,
     read_query,
     to_cursor,
@@ -48,7 +49,7 @@ class _ReplayBody(Shape):
     since: Instant | None = None
     until: Instant | None = None
     wait_seconds: int = Field(20, ge=0, le=120, description="when this is over, `next` says where to go on")
-    cursor: str | None = Field(None, description="the `next` of the answer before")
+    cursor: str | None = Field(None, description="the `next` of the answer before, to the same question")
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -65,16 +66,18 @@ async def index(request: Request) -> Response:
     """
     query = read_query(request, _Query)
     check_range(query.since, query.until)
-    before = query.place(datetime, UUID)
     which = JournalFilter(only_dead=query.state == "dead", since=query.since, until=query.until)
+    question = question_of("deliveries", which, query.page_id)
+    before = query.place(question, datetime, UUID)
     async with request.state.pool.acquire() as connection:
         if query.page_id is None:
             rows = await list_deliveries(connection, which, limit=query.limit + 1, before=before)
-            return Json(page_of(rows, query.limit, "received_at", "id"))
+            return Json(page_of(rows, query.limit, "received_at", "id", of=question))
         rows, last = await find_deliveries(connection, which, query.page_id.encode(), before=before)
     last = rows[query.limit - 1] if len(rows) > query.limit else last
     shown = [{name: row[name] for name in Delivery.model_fields} for row in rows[: query.limit]]
-    return Json({"data": shown, "next": to_cursor(last["received_at"], last["id"]) if last is not None else None})
+    following = to_cursor(question, last["received_at"], last["id"]) if last is not None else None
+    return Json({"data": shown, "next": following})
 
 
 async def show(request: Request) -> Response:
@@ -105,10 +108,11 @@ async def start_replay(request: Request) -> Response:
         until=body.until,
         ids=tuple(body.ids) if body.ids is not None else None,
     )
-    after = from_cursor(body.cursor, datetime, UUID) if body.cursor is not None else None
+    question = question_of("replay", which)
+    after = place_in(body.cursor, question, datetime, UUID)
     done = await replay(request.state.pool, which, after=after, seconds=body.wait_seconds)
     told = {name: getattr(done, name) for name in Replayed.model_fields if name != "next"}
-    return Json({**told, "next": to_cursor(*done.last) if done.last is not None else None})
+    return Json({**told, "next": to_cursor(question, *done.last) if done.last is not None else None})
 
 
 ENDPOINTS = [

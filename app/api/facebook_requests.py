@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.api.answers.common import Paged
 from app.api.answers.facebook_requests import FacebookRequest
-from app.api.wire import Json, PageQuery, page_of, read_query
+from app.api.wire import Json, PageQuery, page_of, question_of, read_query
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from sql.facebook_requests import list_requests
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 async def index(request: Request) -> Response:
     """Requests, newest first; for what is `unmatched` its owner has to find the person, and erase."""
     query = read_query(request, PageQuery)
-    before = query.place(datetime, str)
+    question = question_of("facebook-requests")
+    before = query.place(question, datetime, str)
     async with request.state.pool.acquire() as connection:
         rows = await list_requests(connection, limit=query.limit + 1, before=before)
-    return Json(page_of(rows, query.limit, "received_at", "code"))
+    return Json(page_of(rows, query.limit, "received_at", "code", of=question))
 
 
 ENDPOINTS = [

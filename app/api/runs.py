@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from app.api.answers.common import Paged
 from app.api.answers.runs import Run
-from app.api.wire import Id, Json, NoQuery, PageQuery, page_of, read_query, run_number
+from app.api.wire import Id, Json, NoQuery, PageQuery, page_of, question_of, read_query, run_number
 from app.endpoint import Answer, Endpoint
 from app.keys import Role
 from app.problems import ProblemError
@@ -25,12 +25,13 @@ class _Query(PageQuery):
 async def index(request: Request) -> Response:
     """Runs, newest first."""
     query = read_query(request, _Query)
-    (before,) = query.place(int) or (None,)
+    question = question_of("runs", query.page_id, query.state)
+    (before,) = query.place(question, int) or (None,)
     async with request.state.pool.acquire() as connection:
         rows = await list_runs(
             connection, page_id=query.page_id, state=query.state, before=before, limit=query.limit + 1
         )
-    return Json(page_of(rows, query.limit, "id"))
+    return Json(page_of(rows, query.limit, "id", of=question))
 
 
 async def show(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -76,16 +77,16 @@ class PageQuery(Shape):
     """The query of a list that is told page by page."""
 
     limit: Limit = 50
-    cursor: str | None = Field(None, description="the `next` of the page before")
+    cursor: str | None = Field(None, description="the `next` of the page before, asked for with the same parameters")
 
-    def place(self, *kinds: type[str | int | datetime | UUID]) -> Any:
-        """Read where to go on; None: at the beginning.
+    def place(self, question: str, *kinds: type[str | int | datetime | UUID]) -> Any:
+        """Read where in the answers to a question to go on; None: at the beginning.
 
         Raises:
-            ProblemError: 422; the cursor is none of ours.
+            ProblemError: 422; the cursor is none of ours, or is one of another question.
 
         """
-        return from_cursor(self.cursor, *kinds) if self.cursor is not None else None
+        return place_in(self.cursor, question, *kinds)
 
 
 async def read_json(request: Request, shape: type[AnyShape]) -> AnyShape:
@@ -208,12 +209,31 @@ def bad_cursor() -> ProblemError:
     return ProblemError(422, "cursor: not one that this API gave for these parameters", field="cursor")
 
 
-def page_of(rows: Sequence[Any], limit: int, *keys: str, of: str | None = None) -> dict[str, Any]:
+def question_of(name: str, *asked: object) -> str:
+    """What a cursor is for, a list and what of it was asked for: to another question it would skip what it answers."""
+    return blake2b(repr((name, *asked)).encode(), digest_size=6).hexdigest()
+
+
+def place_in(cursor: str | None, question: str, *kinds: type[str | int | datetime | UUID]) -> Any:
+    """Unpack a cursor, `next` of an answer to this question, into values of these kinds; None: none was given.
+
+    Raises:
+        ProblemError: 422; the cursor is none of ours, or is one of another question.
+
+    """
+    if cursor is None:
+        return None
+    asked, *place = from_cursor(cursor, str, *kinds)
+    if asked != question:
+        raise bad_cursor()
+    return tuple(place)
+
+
+def page_of(rows: Sequence[Any], limit: int, *keys: str, of: str) -> dict[str, Any]:
     """Make a page of at most `limit` rows of the `limit + 1` read, with the cursor to the next one, or null.
 
-    `of` is what the cursor is for, where it must not be used for anything else.
+    `of` is the question that the cursor is for.
     """
     shown = rows[:limit]
     last = shown[-1] if len(rows) > limit else None
-    place = (*([] if of is None else [of]), *(last[key] for key in keys)) if last is not None else None
-    return {"data": shown, "next": to_cursor(*place) if place is not None else None}
+    return {"data": shown, "next": to_cursor(of, *(last[key] for key in keys)) if last is not None else None}

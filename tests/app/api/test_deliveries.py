@@ -149,6 +149,35 @@ async def test_a_long_replay_answers_in_time_and_goes_on_where_it_stopped(
     assert (await replay(service, since="2026-01-01"))["deliveries"] == 5
 
 
+async def test_a_cursor_of_the_journal_is_good_for_the_question_it_was_given_for_only(service: Service) -> None:
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    asked: dict[str, Any]
+    for asked in ({}, {"since": "2026-01-01"}, {"page_id": PAGE}):
+        page = (await service.http.get("/api/deliveries", params={**asked, "limit": 2})).json()
+        assert len(await journal(service, **asked, cursor=page["next"])) == 1
+        for other in ({"since": "2026-01-02"}, {"until": "2999-01-01"}, {"state": "dead"}, {"page_id": "2002"}):
+            response = await service.http.get("/api/deliveries", params={**asked, **other, "cursor": page["next"]})
+            assert_problem(response, 422, "cursor")
+        response = await service.http.post("/api/deliveries/replay", json={"state": "dead", "cursor": page["next"]})
+        assert_problem(response, 422, "cursor")
+
+
+async def test_a_cursor_of_a_replay_is_good_for_the_same_replay_only(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.replay.DELIVERIES_AT_ONCE", 1)
+    for n in range(3):
+        await deliver(service.http, text_delivery(PAGE, "p", f"m_{n}", "hello", NOON))
+    ids = [row["id"] for row in await journal(service)]
+    cursor = (await replay(service, since="2026-01-01", wait_seconds=0))["next"]
+    for other in ({"since": "2026-01-02"}, {"state": "dead"}, {"ids": ids}, {"since": "2026-01-01", "state": "dead"}):
+        response = await service.http.post("/api/deliveries/replay", json={**other, "cursor": cursor})
+        assert_problem(response, 422, "cursor")
+    assert_problem(await service.http.get("/api/deliveries", params={"cursor": cursor}), 422, "cursor")
+    assert (await replay(service, since="2026-01-01", cursor=cursor))["deliveries"] == 2
+
+
 async def test_a_replay_of_nothing_in_particular_is_a_422_problem(service: Service) -> None:
     assert_problem(await service.http.post("/api/deliveries/replay", json={}), 422)
     assert_problem(await service.http.post("/api/deliveries/replay"), 422)

@@ -196,5 +196,8 @@ async def test_runs_are_listed_newest_first_by_page_and_state_and_page_by_a_curs
     await service.http.post("/api/backfills", json={"all": True, "since": "2026-01-01"})
     rest = (await service.http.get("/api/runs", params={"limit": 3, "cursor": first["next"]})).json()
     assert [run["id"] for page in (first, rest) for run in page["data"]] == ids
+    for other in ({"page_id": "1001"}, {"state": "queued"}):
+        params = {**other, "cursor": first["next"]}
+        assert_problem(await service.http.get("/api/runs", params=params), 422, "cursor")
     assert_problem(await service.http.get("/api/runs/0"), 404, "run_id")
     assert_problem(await service.http.get(f"/api/runs/{2**63}"), 404, "run_id")
