@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,13 +12,14 @@ from rich.console import Console
 from sql import embedded
 from sql.pool import connect
 from tests.bench import bodies
+from tests.bench.feed import mute_feed, nothing_told
 from tests.bench.load import write_requests
 from tests.bench.memory import resident_bytes
 from tests.bench.serving import SECRET, Loading, data_folder, server
 from tests.bench.table import Measure, Target, Verdict, judge, print_measures, print_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sql.upsert import Connection
     from tests.bench.load import Load
@@ -32,16 +32,21 @@ SETTLED_AT, END_AT = 20.0, 60.0  # seconds of sustained load between which memor
 MAY_GROW = 0.10
 
 PRODUCT, NOOP, ROWS, EACH, CALL = "durable", "no-op", "no-op, with rows", "transaction each", "each, in one call"
-UNFED = "durable, no change feed"
-PATHS = {
+FED, UNFED = "with feed", "without feed"
+IN_ROUNDS = {
     NOOP: "/bench/noop",
     ROWS: "/bench/rows",
     PRODUCT: "/webhook",
-    UNFED: "/webhook",
     EACH: "/bench/each",
     CALL: "/bench/call",
 }
-TARGETS = (Target(PRODUCT, NOOP, 0.35), Target(PRODUCT, EACH, 4), Target(PRODUCT, UNFED, 0.9))
+IN_PAIRS = {FED: "/bench/fed", UNFED: "/bench/unfed"}
+PATHS = IN_ROUNDS | IN_PAIRS
+TARGETS = (Target(PRODUCT, NOOP, 0.35), Target(PRODUCT, EACH, 4))
+# two that are nearly alike are told apart by many short measurements, each beside its other one
+PAIR_TARGETS = (Target(FED, UNFED, 0.9),)
+PAIRS_PER_ROUND = 5
+PAIR_SHARE = 0.25  # of a measurement's length
 
 
 class Options(NamedTuple):
@@ -58,7 +63,8 @@ def run(options: Options) -> bool:
     with data_folder() as folder:
         database = embedded.start(folder)
         try:
-            with server(folder, "tests.bench.server") as running:
+            with server(folder, "tests.bench.server", database.dsn) as running:
+                asyncio.run(_prepare(database.dsn))
                 return _Bench(running, options, database.dsn).run()
         finally:
             database.stop()
@@ -74,27 +80,39 @@ class _Bench:
 
     def run(self) -> bool:
         options = self._options
-        console = Console()
         for name in PATHS:
             self._load(name, WARM_UP_SECONDS)
-        rows: dict[str, list[Measure]] = {name: [] for name in PATHS}
-        for n in range(options.rounds):
-            for name, rounds in rows.items():
-                if name == UNFED:
-                    with without_feed(self._dsn):
-                        load = self._load(name, options.seconds)
-                else:
-                    load = self._load(name, options.seconds)
-                rounds.append(Measure((load.sent - len(load.refused)) / load.seconds, load.p50_ms, load.p99_ms))
-                console.print(f"round {n + 1}: {name} {rounds[-1].per_second:,.0f}/s", highlight=False)
-        title = f"Webhooks, {options.connections} connections, {options.rounds} rounds of {options.seconds:g} s"
-        verdicts = judge(rows, TARGETS)
+        rows = self._measure(IN_ROUNDS, options.rounds, options.seconds)
+        pairs, pair_seconds = options.rounds * PAIRS_PER_ROUND, options.seconds * PAIR_SHARE
+        paired = self._measure(IN_PAIRS, pairs, pair_seconds)
+        verdicts = judge(rows, TARGETS) + judge(paired, PAIR_TARGETS)
         if options.memory:
             verdicts.append(self._memory())
         verdicts += asyncio.run(self._count())  # of every phase, also those that warmed up
+        title = f"Webhooks, {options.connections} connections, {options.rounds} rounds of {options.seconds:g} s"
         print_measures(title, rows, base=NOOP, unit="webhooks")
+        print_measures(f"{pairs} pairs of {pair_seconds:g} s", paired, base=UNFED, unit="webhooks")
         print_verdicts(verdicts)
         return all(v.holds for v in verdicts)
+
+    def _measure(self, names: Iterable[str], rounds: int, seconds: float) -> dict[str, list[Measure]]:
+        rows: dict[str, list[Measure]] = {name: [] for name in names}
+        for n, name in in_turns(list(rows), rounds):
+            load = self._load_unfed(seconds) if name == UNFED else self._load(name, seconds)
+            rows[name].append(Measure((load.sent - len(load.refused)) / load.seconds, load.p50_ms, load.p99_ms))
+            Console().print(f"round {n}: {name} {rows[name][-1].per_second:,.0f}/s", highlight=False)
+        return rows
+
+    def _load_unfed(self, seconds: float) -> Load:
+        async def load() -> Load:
+            connection = await connect(self._dsn)
+            try:
+                async with nothing_told(connection):
+                    return await asyncio.to_thread(self._load, UNFED, seconds)
+            finally:
+                await connection.close()
+
+        return asyncio.run(load())
 
     def _load(self, name: str, seconds: float, at: Sequence[float] = (), resident: list[int] | None = None) -> Load:
         """Put load on one of the routes; note the server's resident memory at some seconds of it."""
@@ -111,7 +129,7 @@ class _Bench:
         load = loading.wait()
         file.unlink()
         self._per_second[name] = load.sent / load.seconds
-        if name in {PRODUCT, UNFED, EACH, CALL}:
+        if name in {PRODUCT, FED, UNFED, EACH, CALL}:
             self._acknowledged.append(numbers[: load.sent])
             self._refused += len(load.refused)
             self._next += load.sent
@@ -138,41 +156,17 @@ class _Bench:
         return [*verdicts, Verdict("every body was acknowledged", f"{self._refused} were not", self._refused == 0)]
 
 
-@contextmanager
-def without_feed(dsn: str) -> Iterator[None]:
-    """Let what the upsert tells the feed of changes go nowhere, in this database.
-
-    Raises:
-        RuntimeError: it went there all the same, so there is nothing to compare with.
-
-    """
-    its_own, before = asyncio.run(_mute_feed(dsn))
-    try:
-        yield
-    finally:
-        after = asyncio.run(_restore_feed(dsn, its_own))
-    if after != before:
-        raise RuntimeError(f"{after - before} changes were told of")
+def in_turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Each once a round, every second round the other way round: what drifts, or lasts for a while, favours none."""
+    for n in range(rounds):
+        for name in reversed(names) if n % 2 else names:
+            yield n + 1, name
 
 
-async def _mute_feed(dsn: str) -> tuple[str, int]:
+async def _prepare(dsn: str) -> None:
     connection = await connect(dsn)
     try:
-        its_own = await connection.fetchval("SELECT pg_get_functiondef('note_changes'::regproc)")
-        await connection.execute(
-            "CREATE OR REPLACE FUNCTION note_changes(changed change_row[]) RETURNS void LANGUAGE plpgsql AS 'BEGIN END'"
-        )
-        return its_own, await connection.fetchval("SELECT count(*) FROM changes")
-    finally:
-        await connection.close()
-
-
-async def _restore_feed(dsn: str, its_own: str) -> int:
-    connection = await connect(dsn)
-    try:
-        told = await connection.fetchval("SELECT count(*) FROM changes")
-        await connection.execute(its_own)
-        return int(told)
+        await mute_feed(connection)
     finally:
         await connection.close()
 

@@ -66,7 +66,11 @@ def print_measures(title: str, rows: Mapping[str, Sequence[Measure]], *, base: s
 
 def ratio(rounds: Sequence[Measure], others: Sequence[Measure]) -> float:
     """How many times as fast: the median over the rounds, since a round's measurements stand side by side in time."""
-    return median(a.per_second / b.per_second for a, b in zip(rounds, others, strict=True))
+    return median(_ratios(rounds, others))
+
+
+def _ratios(rounds: Sequence[Measure], others: Sequence[Measure]) -> list[float]:
+    return [a.per_second / b.per_second for a, b in zip(rounds, others, strict=True)]
 
 
 def print_syncs(title: str, syncs: Sequence[Sync]) -> None:
@@ -107,12 +111,16 @@ def print_reads(title: str, reads: Sequence[Read]) -> None:
 
 
 def judge(rows: Mapping[str, Sequence[Measure]], targets: Sequence[Target]) -> list[Verdict]:
-    """Compare ratios with targets."""
-    return [
-        Verdict(f"{t.row} >= {t.at_least:g} x {t.other}", f"{found:.2f} x", found >= t.at_least)
-        for t in targets
-        for found in (ratio(rows[t.row], rows[t.other]),)
-    ]
+    """Compare the medians of ratios with targets; tell the ratios' spread beside them."""
+    return [_judged(_ratios(rows[target.row], rows[target.other]), target) for target in targets]
+
+
+def _judged(ratios: Sequence[float], target: Target) -> Verdict:
+    found = median(ratios)
+    spread = f", {len(ratios)} times: {min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else ""
+    return Verdict(
+        f"{target.row} >= {target.at_least:g} x {target.other}", f"{found:.2f} x{spread}", found >= target.at_least
+    )
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
