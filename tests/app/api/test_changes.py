@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 
 from app.api import changes
 from app.api.place import from_text
-from sql.changes import newest_place
+from sql.changes import keep_changes, newest_place
 from tests.app.service import AUTHORIZATION, assert_problem, deliver, served, text_delivery
 from tests.horizon import LONGEST_SECONDS, all_is_told
 
@@ -130,6 +131,57 @@ async def next_event(lines: AsyncIterator[str]) -> tuple[str, str, dict[str, Any
         elif "data" in fields:
             return fields["event"], fields["id"], orjson.loads(fields["data"])
     raise EOFError
+
+
+async def drop_what_was_told(service: Service) -> None:
+    """Let retention take away every change there is by now."""
+    later = datetime.now(UTC).date() + timedelta(days=20)
+    async with service.state["pool"].acquire() as connection, asyncio.timeout(LONGEST_SECONDS):
+        while not await keep_changes(connection, today=later, retention_days=14):
+            pass  # it gives way to who reads
+
+
+async def test_whose_next_change_retention_has_dropped_is_told_to_start_over_and_can(service: Service) -> None:
+    before = (await told(service))["next"]
+    await say(service, "m_1")
+    after = (await told(service))["next"]
+    await drop_what_was_told(service)
+    for path in ("/api/changes", "/api/changes/stream"):
+        by_query = await service.http.get(path, params={"after": before})
+        assert "CHANGES_RETENTION_DAYS" in assert_problem(by_query, 410, "after")
+        assert "Start over: take `after=now`" in by_query.json()["detail"]
+    by_header = await service.http.get("/api/changes/stream", headers={"last-event-id": before})
+    assert "Start over" in assert_problem(by_header, 410, "Last-Event-ID")
+    start = await told(service, after="now")
+    await say(service, "m_2")
+    for place in (after, start["next"]):  # who had read it all before misses nothing
+        found = (await told(service, after=place))["data"]
+        assert [c["key"] for c in found if c["kind"] == "message"] == ["m_2"]
+
+
+async def test_who_waits_for_what_retention_drops_is_told_so_and_a_stream_ends(service: Service) -> None:
+    place = (await told(service))["next"]
+    query = {"after": place}
+    async with (
+        served(service.app, lifespan="off") as address,
+        httpx.AsyncClient(base_url=address, headers=AUTHORIZATION, timeout=LONGEST_SECONDS) as http,
+        asyncio.timeout(LONGEST_SECONDS),
+    ):
+        async with service.state["pool"].acquire() as older:
+            whole = older.transaction()
+            await whole.start()
+            await older.execute("SELECT pg_current_xact_id()")
+            waiting = asyncio.create_task(http.get("/api/changes", params={**query, "wait_seconds": 300}))
+            async with http.stream("GET", "/api/changes/stream", params=query) as response:
+                assert response.status_code == 200
+                await say(service, "m_1")  # told to nobody, while the older one goes on
+                await drop_what_was_told(service)
+                await whole.rollback()
+                await say(service, "m_2")
+                with pytest.raises(EOFError):
+                    await next_event(response.aiter_lines())
+        assert_problem(await waiting, 410, "after")
+        assert_problem(await http.get("/api/changes/stream", params=query), 410, "after")
 
 
 async def test_a_stream_tells_goes_on_by_the_last_id_and_ends_with_the_service(service: Service) -> None:
