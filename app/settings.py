@@ -63,7 +63,7 @@ class DatabaseSettings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(
-        None, description="Postgres 15 or later; unset: an embedded Postgres in `DATA_DIR`"
+        None, description="Postgres 15 or later, in UTF8; unset: an embedded Postgres in `DATA_DIR`"
     )
     data_dir: Path = Field(Path("data"), description="folder of the embedded Postgres, and of the spool")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe line to log")

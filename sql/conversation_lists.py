@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
 
     Of `include_tags` all, or one if `match_any`; of `exclude_tags` none. A tag that does not exist is on none.
     `updated_from` and `updated_to` (itself left out) are about the last message. `search` is words, each of which
-    begins a word of one and the same message, or of the person's name.
+    begins a word of one and the same message, or of the person's name (or stands anywhere, in scripts without spaces).
     """
 
     page_id: str | None = None

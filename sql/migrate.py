@@ -47,12 +47,19 @@ async def migrate(connection: Connection, wanted: Sequence[Migration] | None = N
     Several processes may start at once: an advisory lock lets one of them work and the others find nothing to do.
 
     Raises:
-        MigrationError: an applied migration was edited, is unknown to this version, or one fails.
+        MigrationError: an applied migration was edited, is unknown to this version, or one fails; or the database's
+            encoding is not UTF8.
 
     """
     wanted = migrations() if wanted is None else wanted
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        encoding = await connection.fetchval("SELECT getdatabaseencoding()")
+        if encoding != "UTF8":
+            raise MigrationError(
+                f"this database's encoding is {encoding}, which can't hold what people write: make one with "
+                "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            )
         await connection.execute(
             """
             CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -35,7 +35,9 @@ class _ListQuery(PageQuery):
     match: Literal["all", "any"] = Field("all", description="of `include_tags`: it carries each, or one at least")
     exclude_tags: TagNames = Field((), description="names, comma-separated: it carries none of them")
     search: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")] | None = Field(
-        None, description="words, each of which begins a word of one of its messages, or of the person's name"
+        None,
+        description="words, each of which begins a word of one of its messages, or of the person's name, or stands "
+        "anywhere in it, in scripts without spaces between words",
     )
     unread: bool | None = Field(None, description="whether the person waits to be read; not given: either")
     updated_from: Instant | None = Field(None, description="its last message was sent then or later")

@@ -8,8 +8,9 @@ from tests.mutations.feed import FEED
 from tests.mutations.messages import MESSAGES
 from tests.mutations.mutation import Mutation
 from tests.mutations.repairs import REPAIRS
+from tests.mutations.words import WORDS
 from tests.mutations.writers import WRITERS
 
-MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *REPAIRS, *FEED, *WRITERS]
+MUTATIONS = [*MESSAGES, *CONVERSATIONS, *ERASURES, *REPAIRS, *FEED, *WORDS, *WRITERS]
 
 __all__ = ["MUTATIONS", "Mutation"]

@@ -24,8 +24,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAGES, CONVERSATIONS = ("1", "2", "30"), 400
 TAGS = ("often", "half", "seldom", "once", "never")
 SHARES = (0.7, 0.5, 0.05, 0.003, 0.0)
-WORDS = ("hello", "Hellas", "order", "größe", "42")
-NAMES = ("Anna Lind", "Ann O'Hara", "Bo", None)
+WORDS = ("hello", "Hellas", "order", "größe", "42", "你好世界")
+NAMES = ("Anna Lind", "Ann O'Hara", "Bo", "สมชาย ใจดี", None)
+UNSPACED = ("世界", "ชาย")  # found anywhere
 
 
 class Row(NamedTuple):
@@ -47,7 +48,9 @@ class Row(NamedTuple):
 def has(row: Row, words: str) -> bool:
     wanted = words.lower().replace("'", " ").split()
     texts = [text.lower().replace("'", " ").split() for text in (*row.texts, *([row.name] if row.name else []))]
-    return any(all(any(word.startswith(w) for word in text) for w in wanted) for text in texts)
+    return any(
+        all(any(word.startswith(w) or (w in UNSPACED and w in word) for word in text) for w in wanted) for text in texts
+    )
 
 
 def picked(rows: list[Row], wanted: Wanted) -> list[Row]:
@@ -147,7 +150,7 @@ def questions() -> Iterator[Wanted]:
         "unread": (None, True, False),
         "updated_from": (None, NOON - 5 * day),
         "updated_to": (None, NOON, NOON - day),
-        "search": (None, "hel", "HELLO größe", "ann", "o'hara", "4", "absent", "!'\\:*&|", "x" * 3000),
+        "search": (None, "hel", "HELLO größe", "ann", "o'hara", "4", "absent", "!'\\:*&|", "x" * 3000, *UNSPACED),
     }
     for name, values in choices.items():
         for value in values:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from sql.errors import MigrationError
 from sql.migrate import Migration, is_current, migrate, migrations
 from sql.pool import connect
+from tests.conftest import in_database
 
 if TYPE_CHECKING:
     from sql.upsert import Connection
@@ -49,6 +51,22 @@ async def test_a_migration_numbered_before_an_applied_one_is_refused(connection:
     await migrate(connection, [*migrations(), later])
     with pytest.raises(MigrationError, match="number it after"):
         await migrate(connection, [*migrations(), before, later])
+
+
+async def test_a_database_that_cannot_hold_every_script_is_refused_by_its_encoding(
+    server: str, empty_database: str
+) -> None:
+    admin, name = await connect(empty_database), f"mirror_test_{uuid4().hex}"
+    await admin.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    try:
+        connection = await connect(in_database(server, name))
+        with pytest.raises(MigrationError, match="encoding is SQL_ASCII"):
+            await migrate(connection)
+        assert await connection.fetchval("SELECT to_regclass('schema_migrations')") is None
+        await connection.close()
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
 
 
 async def test_processes_that_start_together_migrate_once(empty_database: str) -> None:

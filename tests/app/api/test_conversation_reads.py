@@ -237,12 +237,12 @@ async def test_a_cursor_that_was_cut_or_tampered_with_is_a_422_problem_or_a_plac
 # a text, words that find it, and words that do not
 SCRIPTS = [
     ("Tôi muốn mua hàng", "MUỐN tôi", "muon"),  # Vietnamese; accents are not alike
-    ("สวัสดีครับ ราคาเท่าไร", "สวัส", "ครับ"),  # Thai: what stands between spaces is a word
-    ("你好世界", "你好", "世界"),  # Chinese
-    ("こんにちは世界。価格は", "価格", "格は"),  # Japanese
+    ("สวัสดีครับ ราคาเท่าไร", "ครับ", "รับค"),  # Thai
+    ("你好世界", "世界", "好你"),  # Chinese
+    ("こんにちは、価格はiPhone15の", "格はiphone15", "は価"),  # Japanese
     ("مرحبا بالعالم", "بالعالم", "العالم"),  # Arabic
     ("Größe: 42½ «maß»", "42 maß", "ass"),
-    ("👍🏽 wow ❤️", "wow", "👍🏽"),  # no words
+    ("👍🏽 wow ❤️", "👍 ❤", "👍🏾"),
     ('foo:*&!( <-> \\ it\'s "bar"', "foo:*&!(", "!foo:*&bars"),
     ("a@b.example https://shop.example/x?q=1", "shop.example", "op.example"),
     ("ticket-12345", "12345", "2345"),
@@ -255,7 +255,7 @@ SCRIPTS = [
 ]
 
 
-async def test_texts_in_any_script_are_found_by_how_their_words_begin(service: Service) -> None:
+async def test_texts_in_any_script_are_found_by_their_words(service: Service) -> None:
     for n, (text, _, _) in enumerate(SCRIPTS):
         await tell(service, said(f"p{n}", f"m_{n}", text))
     for n, (_, found, other) in enumerate(SCRIPTS):
