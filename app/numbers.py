@@ -93,6 +93,9 @@ class _Told:
         yield from _of_pages(
             "budget_used_ratio", "Which part of its daily calls of Graph a Page has used", numbers.budget
         )
+        yield from _of_pages(
+            "failing_conversations", "Conversations that could not be read when the last run ended", numbers.failing
+        )
         yield GaugeMetricFamily(
             "mirror_erasures_open", "Erased persons whom the journal may still hold", value=numbers.erasures
         )

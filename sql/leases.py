@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sql.cooldowns import IS_OPEN
 from sql.errors import StaleLease
 from sql.json_values import dumps
-from sql.threads import leave_unfinished
+from sql.threads import count_failing, leave_unfinished
 
 if TYPE_CHECKING:
     from sql.pace import NextSync
@@ -242,6 +242,13 @@ async def finish_run(
         else:
             if state != "succeeded":
                 await leave_unfinished(connection, run.page_id, [run.id], error or state)
+            failing = await count_failing(connection, run.page_id, run.id)
+            if failing.threads:
+                await connection.execute(
+                    "UPDATE sync_runs SET failing_conversations = $2, untried_conversations = $3 WHERE id = $1",
+                    run.id,
+                    *failing,
+                )
             moves = state == "succeeded" and not run.is_partial
             await connection.execute(
                 """
@@ -256,6 +263,7 @@ async def finish_run(
                     daily_call_budget = COALESCE($9, daily_call_budget),
                     calls_last_day = $10,
                     usage_percent = $11,
+                    failing_conversations = $12,
                     lease_holder = NULL,
                     lease_until = NULL
                 WHERE page_id = $1 AND lease_holder = $2 AND lease_term = $3
@@ -267,6 +275,7 @@ async def finish_run(
                 moves,
                 run.kind in {"incremental", "full"},
                 *next_sync,
+                failing.threads,
             )
     if row is None:
         raise StaleLease(f"run {run.id} is no longer this worker's")

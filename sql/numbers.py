@@ -14,7 +14,8 @@ class Numbers(NamedTuple):
     """`pages`: by state. `runs`: that wait or go on, by (kind, state). Of active Pages, by id, only the first so many:
 
     `lag`, seconds since the last sync that succeeded (or since the Page was added), and `budget`, which share of what
-    the Page is good for in a day was called in the last 24 hours. `erasures`: persons the journal may still hold;
+    the Page is good for in a day was called in the last 24 hours; `failing`, of those that have any, how many
+    conversations could not be read when its last run ended. `erasures`: persons the journal may still hold;
     `page_erasures`: Pages being erased; `unmatched`: requests that a person's data go, of which Facebook does not tell
     whose they are; `held_changes`: seconds for which the oldest change has waited for a transaction that goes on.
     """
@@ -23,6 +24,7 @@ class Numbers(NamedTuple):
     runs: dict[tuple[str, str], int]
     lag: dict[str, float]
     budget: dict[str, float]
+    failing: dict[str, float]
     erasures: int
     page_erasures: int
     unmatched: int
@@ -53,6 +55,13 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         """,
         most,
     )
+    failing = await connection.fetch(
+        """
+        SELECT page_id, failing_conversations FROM facebook_pages WHERE state = 'active' AND failing_conversations > 0
+        ORDER BY failing_conversations DESC, page_id LIMIT $1
+        """,
+        most,
+    )
     open_ends = await connection.fetchrow(
         """
         SELECT
@@ -66,5 +75,6 @@ async def read_numbers(connection: Connection, *, most: int) -> Numbers:
         {(row["kind"], row["state"]): row["runs"] for row in runs},
         {row["page_id"]: max(row["seconds"], 0.0) for row in lag},
         {row["page_id"]: row["share"] for row in budget},
+        {row["page_id"]: float(row["failing_conversations"]) for row in failing},
         *(open_ends or (0, 0, 0)),
     )._replace(held_changes=await held_seconds(connection))

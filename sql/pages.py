@@ -18,7 +18,7 @@ _SHOWN = """
     SELECT
         p.page_id, p.name, p.state, p.state_reason, p.subscribed_at, p.watermark, p.last_synced_at, p.next_sync_at,
         p.sync_interval_seconds, p.daily_call_budget, p.calls_last_day, p.usage_percent,
-        c.until AS cooldown_until, c.reason AS cooldown_reason,
+        p.failing_conversations, c.until AS cooldown_until, c.reason AS cooldown_reason,
         s.last_webhook_at, COALESCE(s.is_wanted, true) AS subscription_is_wanted,
         s.checked_at AS subscription_checked_at, s.subscribed_fields, s.refused_fields,
         s.error AS subscription_error, p.created_at, p.updated_at

@@ -20,7 +20,8 @@ PRUNED_AT_ONCE = 5000  # rows: the locks of one statement are not held for long
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 SHOWN = """
     id, page_id, kind, state, since, until, backfill_ids, requested_by, conversations, messages, inserted, repaired,
-    api_calls, call_budget, failed_conversations, order_violated, audit, requested_at, started_at, finished_at, error
+    api_calls, call_budget, failed_conversations, failing_conversations, untried_conversations, order_violated, audit,
+    requested_at, started_at, finished_at, error
 """
 # a queued run of these kinds does what was asked for too
 _AT_LEAST = {

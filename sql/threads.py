@@ -150,6 +150,29 @@ async def failed_threads(connection: Connection, page_id: str, run_id: int, *, n
     return [r["thread_id"] for r in rows]
 
 
+class Failing(NamedTuple):
+    """How many threads of a Page could not be read lately, and how many of them a run did not try again."""
+
+    threads: int
+    untried: int
+
+
+async def count_failing(connection: Connection, page_id: str, run_id: int) -> Failing:
+    """Count a Page's threads whose last reading failed, and those of them that failed before this run only.
+
+    Those that a run merely did not come to are none of them.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT count(*), count(*) FILTER (WHERE failed_in IS DISTINCT FROM $2)
+        FROM conversation_threads WHERE page_id = $1 AND sync_error IS NOT NULL AND failures > 0
+        """,
+        page_id,
+        run_id,
+    )
+    return Failing(*row) if row else Failing(0, 0)
+
+
 async def mark_failed(
     connection: Connection, page_id: str, run_id: int, failed: Iterable[tuple[str, str]], *, now: datetime
 ) -> None:

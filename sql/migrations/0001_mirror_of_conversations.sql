@@ -164,6 +164,7 @@ CREATE TABLE facebook_pages (
     last_synced_at timestamptz, -- our clock; NULL until a run has succeeded
     next_sync_at timestamptz NOT NULL,
     dropped_fields text[] NOT NULL DEFAULT '{}', -- fields that Graph refused for this Page
+    failing_conversations integer NOT NULL DEFAULT 0, -- that could not be read when its last run ended
     lease_holder text, -- NULL while no run holds the Page
     lease_term bigint NOT NULL DEFAULT 0,
     lease_until timestamptz, -- NULL while no run holds the Page
@@ -209,6 +210,8 @@ CREATE TABLE sync_runs (
     repaired integer NOT NULL DEFAULT 0,
     api_calls integer NOT NULL DEFAULT 0,
     failed_conversations integer NOT NULL DEFAULT 0,
+    failing_conversations integer NOT NULL DEFAULT 0, -- the Page's that no run could read lately; 0 until it ends
+    untried_conversations integer NOT NULL DEFAULT 0, -- of these, those that it did not try again; 0 until it ends
     order_violated boolean NOT NULL DEFAULT false,
     error text, -- NULL unless failed, interrupted, waiting, or succeeded with conversations left for the next run
     requested_at timestamptz NOT NULL DEFAULT now(),

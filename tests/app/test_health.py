@@ -234,20 +234,23 @@ async def test_what_syncs_repair_and_how_the_pages_do_is_told(syncing: Service, 
     async with asyncio.timeout(60):  # the run is counted just after it has ended
         while await sample(syncing, "mirror_sync_runs_total", kind="incremental", state="succeeded") == ended:
             await syncing.state["pool"].fetchval("SELECT 1")  # whoever counts has its turn
+    # after this it is not due for an hour: no run that ends writes over what stands there
+    assert (await syncing.http.post("/api/conversations/sync", json={**body, "page_id": "1002"})).status_code == 200
     async with syncing.state["pool"].acquire() as connection:
         await connection.execute(
             """
             UPDATE facebook_pages SET last_synced_at = now() - interval '1 hour', daily_call_budget = 100,
-                calls_last_day = 25
+                calls_last_day = 25, failing_conversations = 7
             WHERE page_id = '1002'
             """
         )
-        await connection.execute("INSERT INTO sync_runs (page_id, kind, requested_by) VALUES ('1002', 'full', 'api')")
     syncing.state["numbers"].forget()
     assert await sample(syncing, "mirror_database_answers") == 1
     assert await sample(syncing, "mirror_pages", state="active") == 2
     assert await sample(syncing, "mirror_page_budget_used_ratio", page_id="1002") == 0.25
     assert await sample(syncing, "mirror_pages_budget_used_ratio_max") == 0.25
+    assert await sample(syncing, "mirror_page_failing_conversations", page_id="1002") == 7
+    assert await sample(syncing, "mirror_pages_failing_conversations_max") == 7
     assert 3600 <= await sample(syncing, "mirror_page_lag_seconds", page_id="1002") < 3700
     assert await sample(syncing, "mirror_page_lag_seconds", page_id="1001") < 600
     assert await sample(syncing, "mirror_pages_lag_seconds_max") >= 3600

@@ -9,6 +9,8 @@ import pytest
 
 from simulator import Fault
 from sql.rows import Rows
+from sql.sync_runs import enqueue_run
+from sql.threads import ALWAYS_TRIED, mark_failed
 from sql.upsert import upsert
 from tests.reconciler.stage import behaviour
 
@@ -189,6 +191,39 @@ async def test_a_thread_that_keeps_failing_is_tried_by_its_id_in_every_run_and_r
     await stage.sync()
     assert (await stage.thread_row(thread.thread_id))["sync_error"] is None
     assert await stage.missing() == []
+
+
+async def test_a_run_tells_how_many_keep_failing_and_which_of_them_it_did_not_try(make_stage: MakeStage) -> None:
+    stage = await make_stage()
+    run = await stage.sync()
+    assert (run["failing_conversations"], run["untried_conversations"], run["error"]) == (0, 0, None)
+    gone = [(f"t_gone_{n}", "no") for n in range(ALWAYS_TRIED + 3)]
+    async with stage.pool.acquire() as connection:
+        for _ in range(9):
+            await mark_failed(connection, stage.page.id, run["id"], gone, now=datetime.now(UTC))
+        run_id = await enqueue_run(connection, stage.page.id, "incremental", requested_by="schedule")
+    await stage.work()
+    run = await stage.run(run_id)
+    assert (run["state"], run["failed_conversations"]) == ("succeeded", ALWAYS_TRIED)
+    assert (run["failing_conversations"], run["untried_conversations"]) == (ALWAYS_TRIED + 3, 3)
+    assert "3 that keep failing were not tried" in run["error"]
+    assert (await stage.page_row())["failing_conversations"] == ALWAYS_TRIED + 3
+    run = await stage.sync()
+    assert (run["failed_conversations"], run["untried_conversations"]) == (ALWAYS_TRIED + 3, 0)
+    assert run["error"] == f"{ALWAYS_TRIED + 3} conversations could not be read: tried again next time"
+    await stage.do("DELETE FROM conversation_threads WHERE sync_error IS NOT NULL")
+    await stage.sync()
+    assert (await stage.page_row())["failing_conversations"] == 0
+
+
+async def test_what_a_failed_run_did_not_come_to_is_not_told_as_failing(make_stage: MakeStage) -> None:
+    stage = await make_stage(conversations=20, messages=60)
+    async with stage.pool.acquire() as connection:
+        await mark_failed(connection, stage.page.id, 0, [("t_gone", "no")], now=datetime.now(UTC))
+    stage.faults.add(Fault("html", path="/messages"))
+    run = await stage.sync()
+    assert (run["state"], run["failing_conversations"]) == ("failed", 1)
+    assert len(await stage.rows("SELECT * FROM conversation_threads WHERE sync_error IS NOT NULL")) > 1
 
 
 async def test_a_stale_cursor_reads_the_thread_anew_from_its_newest_message(make_stage: MakeStage) -> None:

@@ -47,6 +47,7 @@ class Page(Told):
     daily_call_budget: int | None
     calls_last_day: int
     usage_percent: float | None
+    failing_conversations: int = Field(description="that could not be read when its last run ended")
     cooldown_until: datetime | None = Field(description="until when Graph is not called for it")
     cooldown_reason: str | None
     last_webhook_at: datetime | None

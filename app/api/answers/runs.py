@@ -45,7 +45,9 @@ class Run(Told):
     repaired: int
     api_calls: int
     call_budget: int | None
-    failed_conversations: int
+    failed_conversations: int = Field(description="that it could not read")
+    failing_conversations: int = Field(description="of its Page, that could not be read when it ended")
+    untried_conversations: int = Field(description="of these, those that it did not try: they keep failing, and wait")
     order_violated: bool
     audit: AuditFindings | None
     requested_at: datetime
