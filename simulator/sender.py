@@ -249,7 +249,8 @@ class Sender:
         while not stop.is_set():
             await self.retry_due()
             try:
-                await asyncio.wait_for(stop.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await stop.wait()
             except TimeoutError:
                 continue
 

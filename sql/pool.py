@@ -137,6 +137,7 @@ async def open_pool(dsn: str, *, min_size: int = 2, max_size: int = 10, **option
         yield pool
     finally:
         try:
-            await asyncio.wait_for(pool.close(), CLOSE_WITHIN_SECONDS)
+            async with asyncio.timeout(CLOSE_WITHIN_SECONDS):
+                await pool.close()
         except TimeoutError:  # a server that stands still does not even say good-bye
             pool.terminate()

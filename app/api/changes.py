@@ -115,7 +115,8 @@ class _Reader:
         ending, until = self._state.ending, time.monotonic() + seconds
         while (rest := until - time.monotonic()) > 0 and not ending.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(ending.wait(), min(LOOK_EVERY_SECONDS, rest))
+                async with asyncio.timeout(min(LOOK_EVERY_SECONDS, rest)):
+                    await ending.wait()
             if await self._state.newest.is_beyond(self._place):
                 return
 

@@ -135,7 +135,8 @@ async def _wait(request: Request, run_ids: Sequence[int], seconds: float) -> lis
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(ending.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await ending.wait()
 
 
 async def _read(pool: Pool, run_ids: Sequence[int]) -> list[Any]:

@@ -233,7 +233,8 @@ async def _live(plan: Plan, sender: Sender | None, stop: asyncio.Event) -> None:
             bursts = int(passed / plan.burst_every)
         news.tell()
         try:
-            await asyncio.wait_for(stop.wait(), TURN_SECONDS)
+            async with asyncio.timeout(TURN_SECONDS):
+                await stop.wait()
         except TimeoutError:
             continue
     await _end(posts)

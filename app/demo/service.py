@@ -82,7 +82,8 @@ async def service(folder: Path, *, port: int, graph_url: str, app_secret: str) -
         if process.returncode is None:
             process.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_WITHIN_SECONDS)
+                async with asyncio.timeout(STOP_WITHIN_SECONDS):
+                    await process.wait()
         if process.returncode is None:
             process.kill()
             await process.wait()

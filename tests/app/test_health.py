@@ -165,7 +165,8 @@ async def test_before_the_database_was_ever_there_it_is_not_ready_though_it_take
         assert_problem(response, 503)
         assert int(response.headers["retry-after"]) > 0
         await way.open()
-        await asyncio.wait_for(service.state["arrived"].wait(), 60)
+        async with asyncio.timeout(60):
+            await service.state["arrived"].wait()
         assert (await service.http.get("/readyz")).status_code == 200
         rows = (await service.http.get("/api/conversations")).json()["data"]
         assert [row["psid"] for row in rows] == ["p"]

@@ -147,7 +147,8 @@ async def test_a_start_without_its_database_receives_and_does_the_rest_when_it_c
         async with running(settings) as service:
             assert (await deliver(service.http, text_delivery(PAGE, "p", "m_1", "hello"))).status_code == 200
             await way.open()
-            await asyncio.wait_for(service.state["arrived"].wait(), 60)
+            async with asyncio.timeout(60):
+                await service.state["arrived"].wait()
             assert (await deliver(service.http, text_delivery(PAGE, "p", "m_2", "hello"))).status_code == 200
             rows = (await service.http.get(f"/api/conversations/{PAGE}/p/messages")).json()["data"]
             assert {row["mid"] for row in rows} == {"m_1", "m_2"}
