@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    import asyncpg
-
     from sql.upsert import Connection
 
 CHECK_EVERY = timedelta(hours=6)  # Meta drops subscriptions without a word (Graph sheet, 5)
@@ -188,16 +186,4 @@ async def record_failed_check(connection: Connection, page_id: str, error: str) 
         page_id,
         error,
         CHECK_AGAIN_AFTER,
-    )
-
-
-async def list_repairs(connection: Connection, page_id: str, *, limit: int) -> list[asyncpg.Record]:
-    """Times at which Meta had dropped something of a Page's subscription, newest first."""
-    return await connection.fetch(
-        """
-        SELECT at, missing_fields, restored_fields, error FROM subscription_repairs
-        WHERE page_id = $1 ORDER BY at DESC LIMIT $2
-        """,
-        page_id,
-        limit,
     )

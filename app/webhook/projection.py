@@ -17,7 +17,7 @@ from app.webhook.message import conversation_rows, message_rows
 from app.webhook.payload import MAX_ID, EditBody, Item, PostbackBody, ReactionBody, ReceiptBody, milliseconds, read_time
 from sql.json_values import canonical, dumps
 from sql.mids import canonical_mid
-from sql.rows import Conversation, Message, Reaction, Row
+from sql.rows import SENT_BY_WEBHOOK_CLOCK, SENT_ESTIMATED, Conversation, Message, Reaction, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -190,7 +190,7 @@ def _postback(context: Context, postback: PostbackBody, value: dict[str, Any]) -
             context.psid,
             direction="inbound",
             sent_at=context.at,
-            sent_at_rank=2 if context.is_estimated else 0,
+            sent_at_rank=SENT_ESTIMATED if context.is_estimated else SENT_BY_WEBHOOK_CLOCK,
             original=dumps(original),
             webhook_seen_at=context.door.received_at,
             delivery_day=context.door.day,

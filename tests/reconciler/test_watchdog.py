@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.watchdog import WANTED_FIELDS, Watchdog
 from simulator import parse_fault
-from sql.subscriptions import list_repairs, note_webhooks
+from sql.subscriptions import note_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,8 +68,7 @@ async def test_what_meta_dropped_is_subscribed_again_recorded_and_told(
     await make_due(stage)
     assert await dog.run_once() == {"checked": 1, "repaired": 1}
     assert stage.page.subscribed_fields == {*WANTED_FIELDS, "feed"}  # what the owner had besides stays
-    async with stage.pool.acquire() as connection:
-        (repair,) = await list_repairs(connection, stage.page.id, limit=5)
+    repair = await stage.one("SELECT * FROM subscription_repairs WHERE page_id = $1", stage.page.id)
     missing = sorted(set(WANTED_FIELDS) - {"messages"})
     assert (repair["missing_fields"], repair["restored_fields"], repair["error"]) == (missing, missing, None)
     assert told == [stage.page.id]

@@ -15,7 +15,7 @@ from app.webhook.payload import MAX_ID, milliseconds, read_time
 from app.webhook.projection import Door
 from app.webhook.reader import read_body
 from sql.mids import MAX_BYTES
-from sql.rows import Event, Message, Reaction
+from sql.rows import SENT_BY_WEBHOOK_CLOCK, SENT_ESTIMATED, Event, Message, Reaction
 from tests.app.webhook.support import MID, PAGE, PSID, SENT_AT, delivery_of, escaped, text_item
 
 if TYPE_CHECKING:
@@ -108,6 +108,17 @@ def test_taps_of_two_persons_or_two_moments_or_two_buttons_are_different_events(
         return keys_of(delivery_of(item))[0]
 
     assert len({tap(), tap(person="7300000000000022"), tap(at=SENT_AT + 1), tap(title="Buy")}) == 4
+
+
+@pytest.mark.parametrize(("timestamp", "rank"), [(SENT_AT, SENT_BY_WEBHOOK_CLOCK), (None, SENT_ESTIMATED)])
+@pytest.mark.parametrize(
+    "body", [{"message": {"mid": MID, "text": "Talk"}}, {"postback": {"mid": MID, "title": "Talk"}}]
+)
+def test_a_time_that_the_item_does_not_tell_is_flagged(body: dict[str, Any], timestamp: int | None, rank: int) -> None:
+    parties = {"sender": {"id": PSID}, "recipient": {"id": PAGE}}
+    item = parties | body | ({"timestamp": timestamp} if timestamp is not None else {})
+    [message] = [row for row in rows_of(delivery_of(item)) if isinstance(row, Message)]
+    assert message.sent_at_rank == rank
 
 
 def test_each_step_of_a_call_is_an_event_of_its_own_and_its_repetition_is_not() -> None:
