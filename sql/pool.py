@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import socket
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -16,6 +17,19 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 MINIMUM_VERSION = 15
 CLOSE_WITHIN_SECONDS = 10.0
+UNDO_WITHIN_SECONDS = 1.0
+
+# Without these, who waits for the answer of a host that is gone without a word (its power, a firewall in between) waits
+# for ever, and what is sent to it is tried for a quarter of an hour.
+ASK_AFTER_SECONDS = 10  # of silence, whether the other end lives
+ASK_EVERY_SECONDS = 5
+GONE_AFTER_SECONDS = 60
+_TCP_OPTIONS = {
+    "TCP_KEEPIDLE": ASK_AFTER_SECONDS,
+    "TCP_KEEPINTVL": ASK_EVERY_SECONDS,
+    "TCP_KEEPCNT": (GONE_AFTER_SECONDS - ASK_AFTER_SECONDS) // ASK_EVERY_SECONDS,
+    "TCP_USER_TIMEOUT": GONE_AFTER_SECONDS * 1000,
+}
 
 # whatever the server's defaults: a commit that was reported is on disk; lists are too short for compiling their plans
 # to pay; texts with a common word are many, and to forget which they were means to look at all that lie beside them
@@ -57,6 +71,27 @@ async def connect(dsn: str, **options: Any) -> asyncpg.Connection[asyncpg.Record
     return connection
 
 
+if TYPE_CHECKING:
+    _BaseConnection = asyncpg.Connection[asyncpg.Record]
+    _BasePool = asyncpg.Pool[asyncpg.Record]
+else:
+    _BaseConnection, _BasePool = asyncpg.Connection, asyncpg.Pool
+
+
+class _Connection(_BaseConnection):
+    """One that ends when its other end is gone, though nothing comes to tell."""
+
+    def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *rest: Any) -> None:
+        super().__init__(protocol, transport, *rest)
+        ours = transport.get_extra_info("socket")
+        if ours.family == socket.AF_UNIX:
+            return
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP_OPTIONS.items():
+            if hasattr(socket, name):  # not all systems have all
+                ours.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class _Way:
     """How connections reach Postgres: straight, or through a pooler, which the first one finds out.
 
@@ -77,6 +112,7 @@ class _Way:
 
         """
         given = options.pop("server_settings", {})
+        options["connection_class"] = _Connection
         if not self._is_pooled:
             straight = await self._straight({**_SETTINGS, **given}, options)
             if straight is not None:
@@ -115,6 +151,18 @@ class _Way:
         return connection
 
 
+class _Pool(_BasePool):
+    """One whose connections come back in a second, also when who had one was cancelled and the server stands still.
+
+    asyncpg waits for the server's word about a query that was cancelled, without end: here its connection is dropped.
+    """
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        """Take a connection back."""
+        with suppress(TimeoutError):
+            await super().release(connection, timeout=UNDO_WITHIN_SECONDS if timeout is None else timeout)
+
+
 async def _leave_as_it_is(_connection: object) -> None:
     # asyncpg would send RESET ALL and more at every release, and who waits for a commit would wait for that too. Here
     # nobody changes a session but inside a transaction, and one left open is rolled back all the same.
@@ -124,13 +172,18 @@ async def _leave_as_it_is(_connection: object) -> None:
 @asynccontextmanager
 async def open_pool(dsn: str, *, min_size: int = 2, max_size: int = 10, **options: Any) -> AsyncIterator[Pool]:
     """Open a pool and close it at the end. Made with settings of ours, as far as what is in between lets us."""
-    pool: Pool = await asyncpg.create_pool(
+    pool = await _Pool(
         dsn,
         min_size=min_size,
         max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
         connect=_Way(dsn).connect,
+        connection_class=_Connection,
+        record_class=asyncpg.Record,
         init=_prepare,
         reset=_leave_as_it_is,
+        loop=None,
         **options,
     )
     try:

@@ -213,6 +213,24 @@ async def test_with_nothing_in_the_spool_postgres_is_asked_whether_it_is_back(do
     assert [door.durable.is_away] == [False]
 
 
+async def test_a_turn_of_the_drain_ends_in_its_time_though_postgres_stands_still(
+    door: Door, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spool_items(door, 1)
+    await door.drain.run_once()  # there is a connection now
+    await spool_items(door, 2)
+    monkeypatch.setattr(drain_module, "COMMIT_WITHIN_SECONDS", 0.05)
+    door.gateway.freeze()
+    turn = asyncio.create_task(door.drain.run_once())
+    done, _ = await asyncio.wait({turn}, timeout=30)
+    assert done
+    assert door.durable.is_away
+    door.gateway.thaw()
+    monkeypatch.undo()
+    await drained(door)
+    assert await stored(pool) == ["text 1", "text 2"]
+
+
 async def spool_items(door: Door, *numbers: int) -> None:
     """Let these texts wait in the spool, as if Postgres were away."""
     door.durable.went_away("told so")
