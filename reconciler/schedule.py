@@ -77,7 +77,7 @@ async def scheduled(jobs: Sequence[Job]) -> AsyncIterator[None]:
     """Fire each job at its interval while the context is open; one that fails is reported and fires again.
 
     At the end, jobs that are under way are waited for, and cancelled when they take long: nothing of them is left
-    behind that would use what the caller closes next.
+    behind that would use what the caller closes next, but for one that waits for a database that stands still.
     """
     running: set[asyncio.Task[object]] = set()
 
@@ -103,7 +103,8 @@ async def scheduled(jobs: Sequence[Job]) -> AsyncIterator[None]:
         if running:
             await asyncio.wait(running, timeout=DRAIN_SECONDS)
         scheduler.shutdown(wait=False)  # this cancels the jobs that still run, and waits for none
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:  # one that rolls back, where the database stands still, ends with its connection
+            await asyncio.wait(running, timeout=DRAIN_SECONDS)
 
 
 async def _follow_clock(scheduler: AsyncIOScheduler, jobs: Sequence[Job]) -> None:

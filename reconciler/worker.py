@@ -40,6 +40,7 @@ MOST_ATTEMPTS = 5  # in a row, none of which got a step further
 AFTER_INTERRUPTION = timedelta(seconds=2)  # doubled with each attempt
 AFTER_DENIAL = timedelta(hours=1)  # a role or a permission does not come back by itself within minutes
 RENEW_EVERY_SECONDS = LEASE.total_seconds() / 4
+LET_GO_WITHIN_SECONDS = 5.0
 
 
 class Pace(NamedTuple):
@@ -88,7 +89,8 @@ class Worker:
         self._closing = True
         for task in self._places:  # a claim that is under way is let go by whoever makes it
             task.cancel()
-        await asyncio.gather(*self._places, return_exceptions=True)
+        if self._places:  # while the database stands still there is no letting go: the leases run out
+            await asyncio.wait(self._places, timeout=LET_GO_WITHIN_SECONDS)
 
     async def wake(self) -> int:
         """Claim and start as many runs as there are free places; returns how many were started.

@@ -67,6 +67,28 @@ async def test_a_job_that_takes_long_is_cancelled_and_has_ended_with_the_context
     assert was_cancelled
 
 
+async def test_a_job_that_does_not_end_when_it_is_cancelled_keeps_nobody_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a one rolls back, and its database stands still."""
+    monkeypatch.setattr(schedule, "DRAIN_SECONDS", 0.01)
+    began, answered, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await answered.wait()
+            ended.set()
+
+    async with scheduled([Job("stuck", work, 0.01)]):
+        await began.wait()
+    assert not ended.is_set()
+    answered.set()
+    await ended.wait()
+
+
 async def test_jobs_go_on_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock(datetime):
         ahead = timedelta(hours=3)

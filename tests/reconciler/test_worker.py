@@ -257,6 +257,33 @@ async def test_a_lease_that_cannot_be_renewed_for_a_moment_is_renewed_the_next_t
     assert set((await states(stage)).values()) == {"succeeded"}
 
 
+async def test_a_run_that_cannot_let_its_page_go_keeps_no_worker_from_closing(
+    make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database stands still."""
+    monkeypatch.setattr(worker_module, "LET_GO_WITHIN_SECONDS", 0.01)
+    stage = await make_stage()
+    await ask_all(stage)
+    began, answered, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hold(_request: httpx.Request) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def stand_still(*_: object, **__: object) -> None:
+        await answered.wait()
+        ended.set()
+
+    stage.between.before = hold
+    monkeypatch.setattr(worker_module, "release_page", stand_still)
+    async with stage.worker() as worker:
+        await worker.wake()
+        await began.wait()
+    assert not ended.is_set()
+    answered.set()
+    await ended.wait()
+
+
 async def test_a_worker_that_closes_lets_its_pages_go_at_once(make_stage: MakeStage) -> None:
     stage = await make_stage(pages=2)
     await ask_all(stage)
