@@ -16,7 +16,6 @@ import structlog
 from sql.deliveries import ensure_partitions, journal_deliveries, mark_replayed
 from sql.errors import JournalChanged, Refusal, TellsOfErased, describe, refusal_of
 from sql.json_values import dumps
-from sql.pool import UNDO_WITHIN_SECONDS
 from sql.refusing import nothing_left, take_out
 from sql.rows import Counts, Delivery, Row, Rows
 from sql.upsert import ingest, upsert
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RETRIES = 8
+UNDO_WITHIN_SECONDS = 1.0
 
 
 class ItemRows(NamedTuple):
@@ -170,7 +170,8 @@ class Ingestor:
         raise AssertionError  # the last attempt returns or raises
 
     async def _transaction(self, journaled: Sequence[Ingest], rows: Rows) -> Counts:
-        async with self._pool.acquire() as connection:
+        connection = await self._pool.acquire()
+        try:
             work = asyncio.create_task(self._write_once(connection, journaled, rows))
             try:
                 return await asyncio.shield(work)
@@ -185,6 +186,10 @@ class Ingestor:
                     if not work.done():
                         connection.terminate()
                 raise
+        finally:
+            # likewise: a query that was cancelled waits here for the server's word
+            with suppress(TimeoutError):
+                await self._pool.release(connection, timeout=UNDO_WITHIN_SECONDS)
 
     async def _write_once(self, connection: Connection, journaled: Sequence[Ingest], rows: Rows) -> Counts:
         deliveries = [delivery.delivery() for delivery in journaled]

@@ -17,7 +17,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 MINIMUM_VERSION = 15
 CLOSE_WITHIN_SECONDS = 10.0
-UNDO_WITHIN_SECONDS = 1.0
+BACK_WITHIN_SECONDS = 5.0
 
 # Without these, who waits for the answer of a host that is gone without a word (its power, a firewall in between) waits
 # for ever, and what is sent to it is tried for a quarter of an hour.
@@ -152,7 +152,7 @@ class _Way:
 
 
 class _Pool(_BasePool):
-    """One whose connections come back in a second, also when who had one was cancelled and the server stands still.
+    """One whose connections come back in seconds, also when who had one was cancelled and the server stands still.
 
     asyncpg waits for the server's word about a query that was cancelled, without end: here its connection is dropped.
     """
@@ -160,7 +160,7 @@ class _Pool(_BasePool):
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
         """Take a connection back."""
         with suppress(TimeoutError):
-            await super().release(connection, timeout=UNDO_WITHIN_SECONDS if timeout is None else timeout)
+            await super().release(connection, timeout=BACK_WITHIN_SECONDS if timeout is None else timeout)
 
 
 async def _leave_as_it_is(_connection: object) -> None:
