@@ -78,7 +78,8 @@ async def sync_all(request: Request) -> Response:
 async def sync_stream(request: Request) -> Response:
     """Sync one Page and tell its progress as server-sent events: `progress`, then `complete` or `failed`.
 
-    Each event's id is its run's: who comes back with it as `Last-Event-ID` follows that run and starts no other.
+    Each event's id is its run's: who comes back with it as `Last-Event-ID` follows that run and starts no other. The
+    stream ends without either when the service ends, or the key is revoked.
     """
     query = read_query(request, _StreamQuery)
     pool = request.state.pool
@@ -87,20 +88,21 @@ async def sync_stream(request: Request) -> Response:
         run_id = runs[0]["id"]
     else:
         run_id = await _enqueue(request, query.page_id, query.mode)
-    return EventSourceResponse(_events(pool, run_id, request.state.ending), ping=HEARTBEAT_SECONDS)
+    return EventSourceResponse(_events(request, run_id), ping=HEARTBEAT_SECONDS)
 
 
-async def _events(pool: Pool, run_id: int, ending: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
+async def _events(request: Request, run_id: int) -> AsyncIterator[ServerSentEvent]:
+    state, key = request.state, request.scope["key"]
     last: asyncpg.Record | None = None
-    while not ending.is_set():
-        (run,) = await _read(pool, [run_id])
+    while not state.ending.is_set() and await state.keys.is_good(key):
+        (run,) = await _read(state.pool, [run_id])
         if run["state"] in ENDED:
             yield _event("complete" if run["state"] == "succeeded" else "failed", run)
             return
         if run != last:
             yield _event("progress", run)
         last = run
-        await _pause(ending, LOOK_EVERY_SECONDS)
+        await _pause(state.ending, LOOK_EVERY_SECONDS)
 
 
 def _event(name: str, run: asyncpg.Record) -> ServerSentEvent:

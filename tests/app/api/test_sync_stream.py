@@ -119,6 +119,20 @@ async def test_a_quiet_stream_beats_so_that_no_proxy_closes_it(
     assert beats == 3
 
 
+async def test_who_has_a_revoked_key_is_told_nothing_more_and_the_run_goes_on(
+    http: httpx.AsyncClient, graph: FakeGraph
+) -> None:
+    made = (await http.post("/api/keys", json={"name": "an operator", "role": "operate"})).json()
+    graph.gate.clear()
+    async with stream(http, authorization=f"Bearer {made['key']}") as lines:
+        assert await next_event(lines) is not None
+        await graph.waiting.acquire()
+        assert (await http.delete(f"/api/keys/{made['id']}")).status_code == 204
+        assert {event.name for event in await all_events(lines)} <= {"progress"}
+    assert [run["state"] for run in await runs(http)] == ["running"]
+    graph.gate.set()
+
+
 async def test_a_client_that_goes_away_does_not_stop_the_run(http: httpx.AsyncClient, graph: FakeGraph) -> None:
     graph.gate.clear()
     async with stream(http) as lines:
