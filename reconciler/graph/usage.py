@@ -59,7 +59,8 @@ def _retry_after(header: str | None, now: datetime) -> timedelta | None:
     if not header:
         return None
     if header.strip().isdecimal():
-        return min(timedelta(seconds=min(int(header), 10**6)), LONGEST_WAIT)
+        # nine digits are more than a day, and thousands Python would refuse to read
+        return min(timedelta(seconds=int(header.strip()[:9])), LONGEST_WAIT)
     at = http_date(header)
     return min(max(at - now, timedelta(0)), LONGEST_WAIT) if at is not None else None
 
