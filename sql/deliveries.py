@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from sql.batches import first_two
-from sql.partitions import drop_days_before, ensure_days, keep_days, partitions
+from sql.partitions import ensure_days, keep_days, partitions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -207,11 +207,6 @@ async def ensure_partitions(connection: Connection, days: Iterable[date]) -> Non
 async def journal_days(connection: Connection) -> list[date]:
     """Return the days that the journal has partitions for, oldest first."""
     return sorted(await partitions(connection, _TABLE))
-
-
-async def drop_partitions_before(connection: Connection, first_kept: date) -> list[date]:
-    """Drop the journal's partitions of days before `first_kept`; returns the days dropped."""
-    return await drop_days_before(connection, _TABLE, first_kept)
 
 
 async def keep_journal(connection: Connection, *, today: date, retention_days: int) -> list[date]:

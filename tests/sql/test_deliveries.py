@@ -11,7 +11,6 @@ import pytest
 from sql.deliveries import (
     JournalFilter,
     all_deliveries,
-    drop_partitions_before,
     ensure_partitions,
     journal_deliveries,
     keep_journal,
@@ -20,7 +19,7 @@ from sql.deliveries import (
     put_bodies,
     read_deliveries,
 )
-from sql.partitions import DAYS_AHEAD
+from sql.partitions import DAYS_AHEAD, drop_days_before
 from sql.rows import Delivery
 
 if TYPE_CHECKING:
@@ -118,12 +117,12 @@ async def test_processes_that_make_the_same_partitions_at_once_all_succeed(pool:
 async def test_processes_that_drop_the_same_partitions_at_once_all_succeed(pool: Pool) -> None:
     async def drop() -> list[date]:
         async with pool.acquire() as connection:
-            return await drop_partitions_before(connection, TODAY)
+            return await drop_days_before(connection, "webhook_deliveries", TODAY)
 
     async with pool.acquire() as connection:
         await ensure_partitions(connection, (TODAY - timedelta(days=n) for n in range(1, 6)))
         await asyncio.gather(*(drop() for _ in range(4)))
-        assert await drop_partitions_before(connection, TODAY) == []
+        assert await drop_days_before(connection, "webhook_deliveries", TODAY) == []
         assert await partitions(connection) == []
 
 
@@ -164,7 +163,7 @@ async def test_a_drop_that_waits_for_a_reader_gives_way_to_writers(pool: Pool) -
         await journal(writer, delivery(1, at(1, day=-5)), delivery(2, at(1)))
         async with reader.transaction():
             await reader.fetch("SELECT id FROM webhook_deliveries")
-            drop = asyncio.create_task(drop_partitions_before(keeper, TODAY))
+            drop = asyncio.create_task(drop_days_before(keeper, "webhook_deliveries", TODAY))
             async with asyncio.timeout(20):
                 await journal_deliveries(writer, [delivery(3, at(2))])
                 assert await drop == []
