@@ -175,15 +175,25 @@ async def find_deliveries(
 
 
 async def show_delivery(connection: Connection, delivery_id: UUID) -> asyncpg.Record | None:
-    """One delivery with its body; None when there is none, or none any more."""
-    return await connection.fetchrow(
+    """One delivery with its body; None when there is none, or none any more.
+
+    The journal's key begins with the day: it is looked for on each that there is something of.
+    """
+    rows = await connection.fetch(
         """
         SELECT
             d.id, d.received_at, d.state, d.items, d.dead_letters, d.replayed_at, octet_length(d.body) AS bytes, d.body
-        FROM webhook_deliveries AS d WHERE d.id = $1
+        FROM (SELECT min(received_at) AS first, max(received_at) AS last FROM webhook_deliveries) AS j
+        CROSS JOIN LATERAL generate_series(
+            (j.first AT TIME ZONE 'UTC')::date, (j.last AT TIME ZONE 'UTC')::date, interval '1 day'
+        ) AS n (day)
+        CROSS JOIN LATERAL (
+            SELECT * FROM webhook_deliveries AS o WHERE o.day = n.day::date AND o.id = $1 OFFSET 0
+        ) AS d
         """,
         delivery_id,
     )
+    return rows[0] if rows else None
 
 
 async def all_deliveries(

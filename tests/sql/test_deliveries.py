@@ -18,9 +18,11 @@ from sql.deliveries import (
     mark_replayed,
     put_bodies,
     read_deliveries,
+    show_delivery,
 )
 from sql.partitions import DAYS_AHEAD, drop_days_before
 from sql.rows import Delivery
+from tests.sql.explainer import Explainer
 
 if TYPE_CHECKING:
     from sql.pool import Pool
@@ -168,6 +170,20 @@ async def test_a_drop_that_waits_for_a_reader_gives_way_to_writers(pool: Pool) -
                 await journal_deliveries(writer, [delivery(3, at(2))])
                 assert await drop == []
         assert await numbers(writer, JournalFilter()) == [1, 2, 3]
+
+
+async def test_one_delivery_is_found_by_its_key_on_each_day_and_no_day_is_read_whole(connection: Connection) -> None:
+    await journal(connection, *(delivery(n, at(1, day=-n)) for n in range(1, 5)))
+    explainer = Explainer(connection)
+    await connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")  # as on a journal of many days
+    row = await show_delivery(explainer.connection, UUID(int=3))
+    assert row is not None
+    assert (row["body"], row["received_at"]) == (b"body 3", at(1, day=-3))
+    assert await show_delivery(connection, UUID(int=5)) is None
+    lookups = [line for line in explainer.plan.splitlines() if "Index Cond" in line and "id = " in line]
+    assert lookups
+    assert all("day = " in line for line in lookups)
+    assert explainer.read_whole() == set()
 
 
 async def test_the_same_identity_twice_is_one_row_and_the_first_stays(connection: Connection) -> None:
