@@ -22,6 +22,7 @@ Place: TypeAlias = tuple[int, int]
 TABLE = "changes"
 BEGINNING: Place = (0, 0)
 SCANNED_AT_ONCE = 5_000  # of all Pages, where one Page's are wanted
+_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 
 
 class Change(NamedTuple):
@@ -67,6 +68,18 @@ class ChangesRead(NamedTuple):
     feed: Feed
 
 
+class ChangedPages(NamedTuple):
+    """The Pages with changes after a place, each with the place of its last one.
+
+    That was all below the `horizon` if `is_all`.
+    """
+
+    pages: dict[str, Place]
+    horizon: Place
+    is_all: bool
+    feed: Feed
+
+
 async def note_changes(connection: Connection, changes: Collection[Change]) -> None:
     """Append changes to the feed, as a part of the caller's transaction; what is there twice is noted once."""
     await connection.execute("SELECT note_changes($1::change_row[])", sorted(set(changes), key=lambda c: c[:3]))
@@ -81,7 +94,7 @@ async def read_changes(connection: Connection, after: Place, *, limit: int, page
     most = limit if page_id is None else max(limit, SCANNED_AT_ONCE)
     # one after the other: all below the horizon is there for the second to see, and what retention takes away between
     # these is told by the third
-    below = int(await connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
+    below = int(await connection.fetchval(_HORIZON))
     horizon: Place = (below, 0)
     rows = await connection.fetch(
         f"""
@@ -111,6 +124,31 @@ async def read_changes(connection: Connection, after: Place, *, limit: int, page
         found, is_all = found[:limit], False
         place = found[-1].place
     return ChangesRead(found, max(place, after), horizon, is_all, await feed(connection))
+
+
+async def changed_pages(connection: Connection, after: Place) -> ChangedPages:
+    """Tell which Pages have changes after a place, by looking through at most SCANNED_AT_ONCE of them.
+
+    Must not be called inside a transaction that keeps its snapshot.
+    """
+    below = int(await connection.fetchval(_HORIZON))
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT ON (w.page_id) w.page_id, w.xid::text::bigint AS xid, w.seq, w.scanned
+        FROM (
+            SELECT c.*, row_number() OVER () AS n, count(*) OVER () AS scanned
+            FROM changes_after($1::text::xid8, $2, $3::text::xid8, $4) AS c
+        ) AS w
+        ORDER BY w.page_id, w.n DESC
+        """,
+        str(after[0]),
+        after[1],
+        str(below),
+        SCANNED_AT_ONCE,
+    )
+    pages = {r["page_id"]: (r["xid"], r["seq"]) for r in rows}
+    is_all = not rows or rows[0]["scanned"] < SCANNED_AT_ONCE
+    return ChangedPages(pages, (below, 0), is_all, await feed(connection))
 
 
 async def newest_place(connection: Connection) -> Place:

@@ -117,8 +117,10 @@ class _Reader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_EVERY_SECONDS, rest)):
                     await ending.wait()
-            if await self._state.newest.is_beyond(self._place):
+            quiet_until = await self._state.newest.quiet_until(self._epoch, self._place, self._page_id)
+            if quiet_until is None:
                 return
+            self._place = quiet_until
 
 
 async def _values(connection: Connection, changes: Sequence[ToldChange], app_id: str | None) -> list[Any]:
