@@ -97,16 +97,31 @@ _CHOSEN = """
     AND ($3::timestamptz IS NULL OR (d.received_at < $3 AND d.day <= ($3 AT TIME ZONE 'UTC')::date))
     AND ($4::uuid[] IS NULL OR d.id = ANY($4))
 """
+# the journal's key begins with the day: an id is looked for on each that there is something of
+_OF_IDS = """
+    (
+        SELECT k.*
+        FROM (SELECT min(received_at) AS first, max(received_at) AS last FROM webhook_deliveries) AS j
+        CROSS JOIN LATERAL generate_series(
+            (j.first AT TIME ZONE 'UTC')::date, (j.last AT TIME ZONE 'UTC')::date, interval '1 day'
+        ) AS n (day)
+        CROSS JOIN (SELECT DISTINCT u.id FROM unnest({ids}) AS u (id)) AS i
+        CROSS JOIN LATERAL (
+            SELECT * FROM webhook_deliveries AS o WHERE o.day = n.day::date AND o.id = i.id OFFSET 0
+        ) AS k
+    )
+"""
 
 
 async def read_deliveries(
     connection: Connection, which: JournalFilter, *, limit: int, after: Place | None = None
 ) -> list[asyncpg.Record]:
     """Read deliveries with their bodies, oldest first, up to `limit`, from just after (received_at, id)."""
+    journal = "webhook_deliveries" if which.ids is None else _OF_IDS.format(ids="$4::uuid[]")
     return await connection.fetch(
         f"""
         SELECT d.day, d.id, d.received_at, d.body, d.state, d.items, d.dead_letters, d.replayed_at
-        FROM webhook_deliveries AS d
+        FROM {journal} AS d
         WHERE {_CHOSEN}
         AND ($5::timestamptz IS NULL OR (d.received_at, d.id) > ($5, $6::uuid))
         ORDER BY d.received_at, d.id
@@ -175,23 +190,14 @@ async def find_deliveries(
 
 
 async def show_delivery(connection: Connection, delivery_id: UUID) -> asyncpg.Record | None:
-    """One delivery with its body; None when there is none, or none any more.
-
-    The journal's key begins with the day: it is looked for on each that there is something of.
-    """
+    """One delivery with its body; None when there is none, or none any more."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT
             d.id, d.received_at, d.state, d.items, d.dead_letters, d.replayed_at, octet_length(d.body) AS bytes, d.body
-        FROM (SELECT min(received_at) AS first, max(received_at) AS last FROM webhook_deliveries) AS j
-        CROSS JOIN LATERAL generate_series(
-            (j.first AT TIME ZONE 'UTC')::date, (j.last AT TIME ZONE 'UTC')::date, interval '1 day'
-        ) AS n (day)
-        CROSS JOIN LATERAL (
-            SELECT * FROM webhook_deliveries AS o WHERE o.day = n.day::date AND o.id = $1 OFFSET 0
-        ) AS d
+        FROM {_OF_IDS.format(ids="$1::uuid[]")} AS d
         """,
-        delivery_id,
+        [delivery_id],
     )
     return rows[0] if rows else None
 

@@ -15,8 +15,8 @@ LOOKED_UP = 4  # rows at most that a look-up by key reads, whichever of them it 
 
 
 def literal(value: object) -> str:
-    if isinstance(value, list):
-        return f"ARRAY[{', '.join(map(literal, value))}]::text[]"
+    if isinstance(value, (list, tuple)):
+        return f"'{{{','.join(map(str, value))}}}'"  # of whatever type is wanted
     return "NULL" if value is None else f"'{value}'"
 
 

@@ -172,16 +172,23 @@ async def test_a_drop_that_waits_for_a_reader_gives_way_to_writers(pool: Pool) -
         assert await numbers(writer, JournalFilter()) == [1, 2, 3]
 
 
-async def test_one_delivery_is_found_by_its_key_on_each_day_and_no_day_is_read_whole(connection: Connection) -> None:
+async def test_deliveries_are_found_by_their_key_on_each_day_and_no_day_is_read_whole(connection: Connection) -> None:
     await journal(connection, *(delivery(n, at(1, day=-n)) for n in range(1, 5)))
     explainer = Explainer(connection)
     await connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")  # as on a journal of many days
     row = await show_delivery(explainer.connection, UUID(int=3))
     assert row is not None
     assert (row["body"], row["received_at"]) == (b"body 3", at(1, day=-3))
+    assert_found_by_key(explainer)
     assert await show_delivery(connection, UUID(int=5)) is None
+    some = JournalFilter(ids=(UUID(int=2), UUID(int=4), UUID(int=5)))
+    assert [r["id"].int for r in await read_deliveries(explainer.connection, some, limit=9)] == [4, 2]
+    assert_found_by_key(explainer)
+
+
+def assert_found_by_key(explainer: Explainer) -> None:
     lookups = [line for line in explainer.plan.splitlines() if "Index Cond" in line and "id = " in line]
-    assert lookups
+    assert lookups, explainer.plan
     assert all("day = " in line for line in lookups)
     assert explainer.read_whole() == set()
 
