@@ -20,7 +20,8 @@ harmless.
 
 A first load lists the whole Page with recent messages first and reads on afterwards, which may take hours. It gives
 way to incremental runs: these stop where its list began, and raise what its row says of a thread (`Unfinished.reached`)
-instead of a `synced_to` that does not exist yet. When it ends early, those threads are tried by id.
+instead of a `synced_to` that does not exist yet. When it ends early, those threads are tried by id. An audit within a
+budget of calls takes nothing over like that: they may be used up before it has read what it began.
 """
 
 from __future__ import annotations

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from sql.upsert import Connection
 
 ALWAYS_TRIED = 5  # of the threads that keep failing, in each scheduled run
+# a run has taken over all that a thread holds; but for one whose calls are counted, which may leave it again
+_IS_TAKEN_OVER = """
+    u.target IS NULL
+    AND NOT EXISTS (SELECT FROM sync_runs AS r WHERE r.id = u.run_id AND r.call_budget IS NOT NULL)
+"""
 
 
 class Known(NamedTuple):
     """What is known of a thread.
 
-    `stored_to`: up to here its messages are stored without a gap, or a run that was put off has taken over what is
-    missing below. None: nothing is promised.
+    `stored_to`: up to here its messages are stored without a gap, or a run that was put off, and has all the calls it
+    needs, has taken over what is missing below. None: nothing is promised.
     """
 
     stored_to: datetime | None = None
@@ -51,12 +56,12 @@ async def known_threads(
 ) -> dict[str, Known]:
     """What is known of these threads; unknown ones are left out."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT
             t.thread_id,
             COALESCE(t.synced_to, (
                 SELECT max(u.reached) FROM unfinished_threads AS u
-                WHERE u.page_id = t.page_id AND u.thread_id = t.thread_id AND u.run_id <> $2 AND u.target IS NULL
+                WHERE u.page_id = t.page_id AND u.thread_id = t.thread_id AND u.run_id <> $2 AND {_IS_TAKEN_OVER}
             )) AS stored_to,
             t.sync_error IS NOT NULL AS has_failed
         FROM conversation_threads AS t WHERE t.page_id = $1 AND t.thread_id = ANY($3::text[])
@@ -80,7 +85,7 @@ async def set_synced_to(connection: Connection, page_id: str, run_id: int, reach
     if not rows:
         return
     await connection.execute(
-        """
+        f"""
         WITH n AS (
             SELECT * FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[]) AS n (thread_id, target, reached)
         ),
@@ -88,7 +93,7 @@ async def set_synced_to(connection: Connection, page_id: str, run_id: int, reach
             UPDATE unfinished_threads AS u SET reached = n.reached
             FROM n JOIN conversation_threads AS t ON t.page_id = $1 AND t.thread_id = n.thread_id
             WHERE u.page_id = $1 AND u.thread_id = n.thread_id AND u.run_id <> $2 AND t.synced_to IS NULL
-            AND n.target IS NOT NULL AND u.target IS NULL AND u.reached >= n.target AND u.reached < n.reached
+            AND n.target IS NOT NULL AND {_IS_TAKEN_OVER} AND u.reached >= n.target AND u.reached < n.reached
         )
         UPDATE conversation_threads AS t SET
             synced_to = CASE
@@ -106,7 +111,7 @@ async def set_synced_to(connection: Connection, page_id: str, run_id: int, reach
             OR EXISTS (
                 SELECT FROM unfinished_threads AS u
                 WHERE u.page_id = $1 AND u.thread_id = n.thread_id AND u.run_id <> $2
-                AND u.target IS NULL AND u.reached >= n.target
+                AND {_IS_TAKEN_OVER} AND u.reached >= n.target
             )
         )
         AND (t.synced_to IS NULL OR t.synced_to < n.reached OR t.sync_error IS NOT NULL)

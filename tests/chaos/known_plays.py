@@ -38,6 +38,9 @@ KNOWN = {
     "a first load ends in the midst of the list": Known([("trouble", "token_dead", 3, AGAIN_AND_AGAIN), LOAD]),
     "a backfill is the first to read": Known([("sync", "backfill", [])]),
     "a night's few calls are the first to read": Known([("sync", "night", [])]),
+    "a night's few calls are put off in the midst, and it has begun with what the next run finds": Known(
+        [("trouble", "throttled", 4, AGAIN_AND_AGAIN), ("sync", "night", [])], conversations=4
+    ),
     "a worker dies in the midst of a step of the second page": Known([("fall", "incremental", 3)]),
     "a worker dies in the midst of another": Known([("fall", "incremental", 4)]),
     "Graph shows less than a webhook has told, for it is late": Known(

@@ -113,6 +113,27 @@ async def test_what_another_run_has_not_taken_over_is_not_raised(
     assert await list_unfinished(connection, PAGE, OTHER_RUN, limit=9) == [taken_over]
 
 
+async def test_a_run_whose_calls_are_counted_takes_nothing_over_for_it_may_leave_it_again(
+    connection: Connection,
+) -> None:
+    await put_page(connection, PAGE, "token", None, now=NOON)
+    await add(connection, None, error=None)
+    audit = await connection.fetchval(
+        """
+        INSERT INTO sync_runs (page_id, kind, requested_by, call_budget) VALUES ($1, 'audit', 'schedule', 6)
+        RETURNING id
+        """,
+        PAGE,
+    )
+    taken_on = Unfinished(THREAD, "p", "cursor", None, NOON - HOUR)
+    await put_unfinished(connection, PAGE, audit, [taken_on])
+    assert await known_threads(connection, PAGE, audit + 1, [THREAD]) == {THREAD: Known(None, has_failed=False)}
+    row = await thread(connection)
+    await set_synced_to(connection, PAGE, audit + 1, [Reached(THREAD, NOON - 2 * HOUR, NOON)])
+    assert await thread(connection) == row
+    assert await list_unfinished(connection, PAGE, audit, limit=9) == [taken_on]
+
+
 async def test_a_runs_own_unfinished_threads_are_no_promise_to_itself(connection: Connection) -> None:
     await add(connection, None, error=None)
     await put_unfinished(connection, PAGE, RUN, [Unfinished(THREAD, "p", "cursor", None, NOON)])
