@@ -37,7 +37,7 @@ from tests.bench.older import V0, V1, V2, Older
 from tests.bench.table import Verdict, print_syncs, print_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from sql.pool import Pool
     from tests.bench.meta import Called, Meta, PageRef
@@ -112,20 +112,13 @@ class Mirror:
 
     async def sync(self, pages: Sequence[PageRef]) -> None:
         """Sync these Pages by hand."""
-        await self._run(pages, "incremental")
-
-    async def audit(self, pages: Sequence[PageRef]) -> None:
-        """Compare all that Graph lists of these Pages with what is stored."""
-        await self._run(pages, "audit")
-
-    async def _run(self, pages: Sequence[PageRef], mode: str) -> None:
         async with self._pool.acquire() as connection:
             for page in pages:
-                await enqueue_run(connection, page.id, mode, requested_by="cli")
+                await enqueue_run(connection, page.id, "incremental", requested_by="cli")
         await self._worker.run_once()
         await self._check()
 
-    async def sync_due(self, _pages: Sequence[PageRef]) -> None:
+    async def sync_due(self) -> None:
         """Let every Page be due now, and the schedule see to it, as if it had never been away."""
         async with self._pool.acquire() as connection:
             await connection.execute("UPDATE facebook_pages SET next_sync_at = now()")
@@ -157,19 +150,13 @@ class Bench(NamedTuple):
     older: dict[str, Older]
 
     async def measure(
-        self,
-        what: str,
-        algorithm: str,
-        pages: Sequence[PageRef],
-        *,
-        scaled: float = 1.0,
-        by: Callable[[Sequence[PageRef]], Awaitable[None]] | None = None,
+        self, what: str, algorithm: str, pages: Sequence[PageRef], *, scaled: float = 1.0, is_due: bool = False
     ) -> Sync:
-        """Sync, or do what `by` does instead, and tell how long it took and what it left out."""
+        """Sync, and tell how long it took and what it left out."""
         way: Algorithm = self.mirror if algorithm == OURS else self.older[algorithm]
         await self.meta.called()
         began = time.perf_counter()
-        await (by or way.sync)(pages)
+        await (self.mirror.sync_due() if is_due else way.sync(pages))
         seconds = time.perf_counter() - began
         called = await self.meta.called()
         check_calls(called)
@@ -258,9 +245,8 @@ async def _one_page(options: Options, dsn: str) -> tuple[list[Sync], list[Verdic
             syncs += await _three(here, version, pages[:1], whats)
         await here.mirror.add(pages)
         syncs += await _three(here, OURS, pages, whats)
-        audit = await here.measure("audit", OURS, pages[-1:], by=here.mirror.audit)
     load, none, changed = syncs[-3:]
-    return [*sorted(syncs, key=lambda s: whats.index(s.what)), audit], [
+    return sorted(syncs, key=lambda s: whats.index(s.what)), [
         _at_most(f"first sync <= {OVER_NEEDED} x its calls' time", load.seconds, load.needed, OVER_NEEDED),
         Verdict("none changed: 1 call", f"{none.calls}", none.calls == 1),
         Verdict(f"{CHANGED} changed: 1 call", f"{changed.calls}", changed.calls == 1),
@@ -320,7 +306,7 @@ async def _idle_pages(options: Options, dsn: str) -> tuple[list[Sync], list[Verd
         await here.mirror.sync(pages)
         rounds, memory = [], []
         for _ in range(options.rounds):
-            rounds.append(await here.measure(what, OURS, pages, by=here.mirror.sync_due))
+            rounds.append(await here.measure(what, OURS, pages, is_due=True))
             gc.collect()
             memory.append(resident_bytes(os.getpid()))
     syncs.append(rounds[-1])

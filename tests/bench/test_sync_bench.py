@@ -61,16 +61,7 @@ async def test_idle_pages_are_synced_by_the_schedule_with_a_call_each(here: Benc
     pages = await here.meta.pages()
     await here.mirror.add(pages)
     await here.mirror.sync(pages)
-    assert (await here.measure("idle", OURS, pages, by=here.mirror.sync_due)).calls == len(pages)
-
-
-async def test_an_audit_is_measured_by_its_calls(here: Bench) -> None:
-    page, *_ = await here.meta.pages()
-    await here.mirror.add([page])
-    await here.measure("first", OURS, [page])
-    audit = await here.measure("audit", OURS, [page], by=here.mirror.audit)
-    assert audit.calls > 1
-    assert audit.missing == 0
+    assert (await here.measure("idle", OURS, pages, is_due=True)).calls == len(pages)
 
 
 def test_calls_that_graph_refuses_for_their_rate_end_the_bench() -> None:
