@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sql.pool import Pool
 
 
-LANE = "debug_token"  # a call for no Page: a rate of its own
 _PAGE_ONLY_FIELD = "category"
 _A_PERSONS = (
     "this token is a person's, not a Page's: POST /api/pages/import, or `messenger-mirror pages import`, takes it and "
@@ -99,10 +98,10 @@ async def _is_a_persons(graph: GraphClient, token: str, found_id: str, app_token
     if app_token is None:
         return False
     try:
-        told = (await graph.get(app_token, LANE, "debug_token", {"input_token": token})).data.get("data")
+        told = await graph.debug_token(app_token, found_id, token)
     except GraphError:
         return False
-    return isinstance(told, dict) and told.get("type") == "USER"
+    return told is not None and told.get("type") == "USER"
 
 
 @contextmanager

@@ -132,14 +132,12 @@ async def _token(graph: GraphClient, settings: Settings, page_id: str, token: st
     ]
     if settings.app_token is None:
         return [*found, Finding(Verdict.NOTE, "scopes", "set FACEBOOK_APP_ID to have scopes and expiry looked at")]
-    # Meta offers no other way than naming the token in the query; nothing here logs a URL
-    debugged = await graph.get(settings.app_token, page_id, "debug_token", {"input_token": token})
-    return found + _debugged(debugged.data.get("data"))
+    return found + _debugged(await graph.debug_token(settings.app_token, page_id, token))
 
 
-def _debugged(data: Any) -> list[Finding]:
+def _debugged(data: dict[str, Any] | None) -> list[Finding]:
     """What `debug_token` says (Graph sheet, section 5): times in epoch seconds, 0 for never."""
-    if not isinstance(data, dict):
+    if data is None:
         return [Finding(Verdict.NOTE, "scopes", "Graph does not tell")]
     scopes = data.get("scopes")
     missing = sorted(NEEDED_SCOPES - set(map(str, scopes if isinstance(scopes, list) else [])))

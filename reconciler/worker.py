@@ -22,7 +22,6 @@ from sql.cooldowns import APP, cool_down, page_scope
 from sql.errors import StaleLease, describe
 from sql.leases import LEASE, claim_run, finish_run, put_off_run, release_page, renew_lease
 from sql.pages import mark_active, read_page, stop_page
-from sql.threads import count_failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,23 +210,8 @@ class Worker:
         except GraphError as error:
             ending = await self._after_error(run, page, error)
         else:
-            ending = await self._after_walk(run, walk) if is_done else Ending("queued")
+            ending = _after_walk(run, walk) if is_done else Ending("queued")
         return ending._replace(api_calls=walk.calls_not_reported)
-
-    async def _after_walk(self, run: Run, walk: Walk) -> Ending:
-        """What a walk that came to its end did, and left undone."""
-        failed = walk.failed_conversations
-        if run.kind == "backfill":  # it tries none that failed before, and nobody tries its own again for it
-            told = f"{failed} conversations could not be read: ask for the backfill again"
-            return Ending("failed", told) if failed else Ending("succeeded")
-        async with self._pool.acquire() as connection:
-            untried = (await count_failing(connection, run.page_id, run.id)).untried
-        told = f"{failed} conversations could not be read: tried again next time" if failed else ""
-        if untried:
-            told += (
-                f"{'; ' if told else ''}{untried} that keep failing were not tried: a sync that you ask for tries all"
-            )
-        return Ending("succeeded", told or None)
 
     async def _while_leased(self, run: Run, walk: Walk) -> bool:
         """Walk while the lease is kept alive."""
@@ -288,3 +272,13 @@ class Worker:
         log.error("page_stopped", state=state, reason=reason)
         async with self._pool.acquire() as connection:
             await stop_page(connection, page, state, reason, now=datetime.now(UTC))
+
+
+def _after_walk(run: Run, walk: Walk) -> Ending:
+    """What a walk that came to its end did."""
+    failed = walk.failed_conversations
+    if not failed:
+        return Ending("succeeded")
+    if run.kind == "backfill":  # nobody tries them again for it
+        return Ending("failed", f"{failed} conversations could not be read: ask for the backfill again")
+    return Ending("succeeded", f"{failed} conversations could not be read: tried again next time")

@@ -23,11 +23,21 @@ def user_node(path: str, params: dict[str, str]) -> dict[str, Any]:
     if path != "me":
         raise not_found(path or "/")
     user = {"id": "10215241773831025", "name": "Ada Admin"}
-    names = [field.name for field in read_fields(params.get("fields"))] or ["name"]
+    return _chosen(user, params.get("fields"), "User")
+
+
+def _chosen(node: dict[str, Any], source: str | None, node_type: str) -> dict[str, Any]:
+    """Give the fields of a node that were asked for, and its id; its name where none were.
+
+    Raises:
+        GraphFailure: 100, a field that such a node does not have.
+
+    """
+    names = [field.name for field in read_fields(source)] or ["name"]
     for name in names:
-        if name not in user:
-            raise no_such_field(name, "User")
-    return {name: user[name] for name in dict.fromkeys([*names, "id"])}
+        if name not in node:
+            raise no_such_field(name, node_type)
+    return {name: node[name] for name in dict.fromkeys([*names, "id"])}
 
 
 def many(reading: Reading, ids: list[str], params: dict[str, str]) -> dict[str, Any]:
@@ -83,11 +93,7 @@ def _object(reading: Reading, object_id: str, edge: str | None, params: dict[str
 
 def _page_node(page: Page, params: dict[str, str]) -> dict[str, Any]:
     node = {"id": page.id, "name": page.name, "category": CATEGORY, "access_token": page.access_token}
-    names = [field.name for field in read_fields(params.get("fields"))] or ["name"]
-    for name in names:
-        if name not in node:
-            raise no_such_field(name, "Page")
-    return {name: node[name] for name in dict.fromkeys([*names, "id"])}
+    return _chosen(node, params.get("fields"), "Page")
 
 
 def _profile(reading: Reading, name: str, psid: str, params: dict[str, str]) -> dict[str, Any]:

@@ -151,11 +151,10 @@ class FacebookRequests:
             return None
         try:
             token = self._tokens.open(page.token_encrypted)
-            answer = await self._graph.get(self._app_token, LANE, "debug_token", {"input_token": token})
+            data = await self._graph.debug_token(self._app_token, LANE, token)
         except (TokenUnreadableError, GraphError):
             return None
-        data = answer.data.get("data")
-        if not isinstance(data, dict) or "is_valid" not in data:
+        if data is None or "is_valid" not in data:
             return None
         return not data["is_valid"] or (user_id is not None and str(data.get("user_id")) == user_id)
 

@@ -107,6 +107,18 @@ class GraphClient:
         """Call `DELETE` likewise: what is not there any more is as it should be."""
         return await self._tried("DELETE", token, page_id, path, params)
 
+    async def debug_token(self, app_token: str, lane: str, token: str) -> dict[str, Any] | None:
+        """What Graph tells the app of a token (Graph sheet, section 5), within the rate of `lane`; None: nothing.
+
+        Meta offers no other way than naming the token in the query; nothing here logs a URL.
+
+        Raises:
+            GraphError: one of its kinds.
+
+        """
+        told = (await self.get(app_token, lane, "debug_token", {"input_token": token})).data.get("data")
+        return told if isinstance(told, dict) else None
+
     async def _tried(self, method: str, token: str, page_id: str, path: str, params: Mapping[str, str | int]) -> Answer:
         failures = count()
 

@@ -206,7 +206,6 @@ async def test_a_run_tells_how_many_keep_failing_and_which_of_them_it_did_not_tr
     run = await stage.run(run_id)
     assert (run["state"], run["failed_conversations"]) == ("succeeded", ALWAYS_TRIED)
     assert (run["failing_conversations"], run["untried_conversations"]) == (ALWAYS_TRIED + 3, 3)
-    assert "3 that keep failing were not tried" in run["error"]
     assert (await stage.page_row())["failing_conversations"] == ALWAYS_TRIED + 3
     run = await stage.sync()
     assert (run["failed_conversations"], run["untried_conversations"]) == (ALWAYS_TRIED + 3, 0)
